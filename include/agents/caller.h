@@ -1,0 +1,27 @@
+/* Who writes to a control file, for the audit log, and whether a signal really interrupts it. */
+#ifndef AGENTS_CALLER_H
+#define AGENTS_CALLER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct caller {
+    pid_t pid;     /* as given: may be a thread's id */
+    uid_t uid;     /* effective */
+    char *user;    /* the account's name, or the uid in digits; owned */
+    char *comm;    /* the thread's name, clean UTF-8; owned */
+    char *command; /* the first 200 bytes of the command line, words joined by spaces, clean UTF-8, passwords in URIs and
+                      password= replaced by ***; comm in brackets when there is none; owned */
+};
+
+/* Reads /proc about `pid`. 0 with *ret to be cleared by caller_clear; -ESRCH when there is no such process; -ENOMEM. The
+ * user's name may come from a network service: don't call it where others wait. Thread-safe. */
+int caller_read(pid_t pid, struct caller *ret);
+void caller_clear(struct caller *c);
+
+/* After a FUSE INTERRUPT: false when nothing is pending for `pid` (a thread's id, as fuse_req_ctx gives it) but CHLD, WINCH,
+ * CONT and URG, which end nobody, and blocked signals: then keep waiting, and ask again every 10 ms, since the kernel sends no
+ * second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe, no allocation. */
+bool caller_signal_is_interruption(pid_t pid);
+
+#endif

@@ -55,8 +55,8 @@ struct pgserver_start {
     const char *datadir;
     const char *listen;            /* listen_addresses, e.g. "127.0.0.1"; "" = no TCP */
     int port;                      /* also names the socket */
-    const char *socket_dir;        /* short (its path ends up in a 107 byte socket address), existing; "" = no Unix socket */
-    const char *log_file;          /* the server's stderr, appended; created with mode 0600; NULL = discard */
+    const char *socket_dir;        /* short (its path ends up in a 107 byte socket address), existing; "" = none */
+    const char *log_file;          /* the server's stderr, appended; created with mode 0600 */
     const char *const *settings;   /* "name=value", NULL-terminated; NULL = none */
     int timeout_ms;                /* how long to wait until it accepts connections; 0 = 60 s */
 };

@@ -1,0 +1,109 @@
+/* The index: every checkpoint of the line, in memory, so that lookup, readdir and stat never ask the store (design.md §7.4).
+ *
+ * Loaded at mount, then each entry is replaced whole by what the store says after a change (index_put). One read-write lock;
+ * whoever holds it calls nothing that blocks. Lock order: the index's lock is a leaf, nothing else is taken under it. */
+#ifndef TREE_INDEX_H
+#define TREE_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <uthash.h>
+
+#include "store/store.h"
+#include "tree/node.h"
+#include "util/buf.h"
+
+struct index_entry {
+    struct store_checkpoint c;
+    int64_t draft_size;  /* bytes of a state that is being written; -1 = none */
+    int64_t draft_mtime; /* ns */
+    UT_hash_handle by_id;
+    UT_hash_handle by_name;
+};
+
+/* A temporary file in a checkpoint's directory, there only to be renamed onto state.json or meta.json. In memory: nothing is accepted
+ * before that rename. */
+struct index_temp {
+    int64_t id;
+    int64_t checkpoint;
+    char *name;
+    struct buf data;
+    int64_t mtime;
+    unsigned became; /* CKPT_STATE or CKPT_META after the rename: the kernel still knows it by this inode (traps.md 14) */
+    UT_hash_handle hh;
+};
+
+/* A file of the mount itself whose text is kept here. */
+struct index_text {
+    char *bytes;
+    size_t n;
+    int64_t mtime;
+};
+
+struct index;
+
+/* NULL when out of memory. */
+struct index *index_new(void);
+void index_free(struct index *x);
+
+void index_read_lock(struct index *x);
+void index_write_lock(struct index *x);
+void index_unlock(struct index *x);
+
+/* What changed between an entry and its replacement: which of the kernel's caches no longer hold. */
+struct index_change {
+    int64_t checkpoint;
+    char *old_name;       /* NULL = it is new */
+    char *new_name;       /* NULL = it is gone */
+    bool listing;         /* files appeared or vanished in its directory */
+    bool sealed;          /* it became immutable */
+    int64_t *calls;       /* call row ids that are gone; owned */
+    size_t n_calls;
+};
+void index_change_clear(struct index_change *c);
+
+/* Takes over what `c` owns; replaces the entry of the same id. Locks for itself. -ENOMEM: the entry stays as it was. `change` may be NULL. */
+int index_put(struct index *x, struct store_checkpoint *c, struct index_change *change);
+/* The checkpoint is gone. Locks for itself. */
+void index_remove(struct index *x, int64_t id, struct index_change *change);
+
+/* The rest is for callers that hold the lock; what they return is valid until it is released. */
+struct index_entry *index_by_id(struct index *x, int64_t id);
+struct index_entry *index_by_name(struct index *x, const char *name);
+/* The first entry with an id of at least `id`, in order of id; NULL at the end. */
+struct index_entry *index_from(struct index *x, int64_t id);
+size_t index_count(const struct index *x);
+/* The newest sealed checkpoint that is on line; NULL = none. */
+struct index_entry *index_latest(struct index *x);
+/* Whether the checkpoint awaits a decision: it is listed in .pending/. */
+bool entry_awaits(const struct store_checkpoint *c);
+/* Time of the last change of the root's listing, ns. */
+int64_t index_root_mtime(const struct index *x);
+
+/* Temporaries. index_temp_add: write lock; NULL when out of memory. */
+struct index_temp *index_temp_add(struct index *x, int64_t checkpoint, const char *name);
+struct index_temp *index_temp_by_name(struct index *x, int64_t checkpoint, const char *name);
+struct index_temp *index_temp_by_id(struct index *x, int64_t id);
+/* The first temporary of that checkpoint with an id over `after`. */
+struct index_temp *index_temp_next(struct index *x, int64_t checkpoint, int64_t after);
+void index_temp_remove(struct index *x, struct index_temp *t);
+
+/* Texts of .control/. Locks for itself; `mtime` 0: one that is the same for the same bytes on every mount. */
+int index_set_text(struct index *x, enum mount_kind kind, const char *text, int64_t mtime);
+const struct index_text *index_text(const struct index *x, enum mount_kind kind);
+
+/* The audit log's size and time; locks for itself. */
+void index_set_events(struct index *x, int64_t size, int64_t mtime);
+void index_events(const struct index *x, int64_t *ret_size, int64_t *ret_mtime);
+
+/* .control/actions/, in order of id. index_action_put locks for itself. */
+int index_action_put(struct index *x, const struct store_action_entry *a);
+const struct store_action_entry *index_action_from(const struct index *x, int64_t id);
+/* The last action of the mount itself (on no checkpoint), for .control/result; NULL = none. */
+const struct store_action_entry *index_control_action(const struct index *x);
+int64_t index_last_action(const struct index *x);
+
+#endif

@@ -16,9 +16,9 @@ enum jtype { J_NULL, J_FALSE, J_TRUE, J_NUMBER, J_STRING, J_ARRAY, J_OBJECT };
 
 struct jnode {
     enum jtype type;
-    size_t start, end; /* bytes of the source, quotes and brackets included */
-    size_t after;      /* index of the node after this one's subtree */
-    size_t count;      /* members of an array or object */
+    uint32_t start, end; /* bytes of the source, quotes and brackets included */
+    uint32_t after;      /* index of the node after this one's subtree */
+    uint32_t count;      /* members of an array or object */
 };
 
 struct jdoc {
@@ -34,8 +34,8 @@ struct jval {
     const struct jnode *node;
 };
 
-/* Reads one JSON value with nothing but white space around it. 0; -EINVAL when it isn't JSON even so; -ENOMEM. On failure
- * `ret` holds nothing to free. */
+/* Reads one JSON value with nothing but white space around it. 0; -EINVAL when it isn't JSON even so; -EFBIG from 4 GiB on;
+ * -ENOMEM. On failure `ret` holds nothing to free. Takes 20 bytes a value. */
 int jdoc_parse(const char *text, size_t n, struct jdoc *ret);
 void jdoc_free(struct jdoc *d);
 #define cleanup_jdoc __attribute__((cleanup(jdoc_free)))

@@ -19,7 +19,7 @@ enum scan {
 
 /* Zero-initialise. */
 struct scanner {
-    uint64_t bytes;  /* fed so far */
+    uint64_t bytes;  /* looked at so far; stops counting at SCAN_OTHER */
     uint64_t depth;  /* brackets open */
     unsigned bom;    /* bytes of the byte order mark seen */
     enum scan kind;  /* SCAN_EMPTY until the first significant byte, then SCAN_OPEN (= brackets) or SCAN_OTHER */

@@ -20,9 +20,14 @@ static void cleanup_curlu(CURLU **u) { curl_url_cleanup(*u); }
 static void cleanup_curl_free(char **s) { curl_free(*s); }
 static void cleanup_neon(struct neon **neon) { neon_close(*neon); }
 
+/* localhost, 127.x.y.z or [::1]; `host` may go on with a port or a path. */
 static bool is_loopback(const char *host)
 {
-    return strcmp(host, "localhost") == 0 || str_starts(host, "127.") || strcmp(host, "[::1]") == 0 || strcmp(host, "::1") == 0;
+    if (str_starts(host, "127."))
+        return strchr(":/", host[strspn(host, "0123456789.")]); /* finds the NUL too */
+    if (str_starts(host, "[::1]"))
+        return true;
+    return str_starts(host, "localhost") && strchr(":/", host[strlen("localhost")]);
 }
 
 /* One part of a URL, NULL when absent; to be freed with curl_free. */
@@ -72,8 +77,7 @@ static char *base_url(const char *api_host)
     if (strstr(api_host, "://"))
         url = str_dup(api_host);
     else
-        url = str_format("%s://%s", is_loopback(api_host) || str_starts(api_host, "localhost:") || str_starts(api_host, "localhost/")
-                                        || str_starts(api_host, "[::1]") ? "http" : "https", api_host);
+        url = str_format("%s://%s", is_loopback(api_host) ? "http" : "https", api_host);
     for (n = url ? strlen(url) : 0; n > 0 && url[n - 1] == '/'; n--)
         url[n - 1] = '\0';
     return url;

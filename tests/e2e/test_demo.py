@@ -1,0 +1,68 @@
+"""`make demo` does what the guide does: its script over the real mount, on both of Neon's plans."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm import SCRIPTS
+
+sys.path.insert(0, str(SCRIPTS / "demo"))
+from normalise import normalise  # noqa: E402
+
+DEMO_DEADLINE = 300
+EXPECTED_STEPS = 7
+
+
+def run_demo(plan="paid", **env):
+    """(status, transcript, complaints). The demo cleans up after itself; that is checked here."""
+    before = set(Path("/tmp").glob("ckpt-demo.*"))
+    done = subprocess.run([SCRIPTS / "demo" / "demo"], env={**os.environ, "PLAN": plan, "KEEP": "", **env}, capture_output=True,
+                          text=True, timeout=DEMO_DEADLINE)
+    assert set(Path("/tmp").glob("ckpt-demo.*")) <= before, "the demo left its directory behind"
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("plan", ["paid", "free"])
+def test_the_demo_shows_the_guide(plan):
+    status, transcript, complaints = run_demo(plan)
+    assert status == 0, transcript + complaints
+    assert complaints == ""
+    steps = re.findall(r"(?m)^# (\d+)\. ", transcript)
+    assert steps == [str(number) for number in range(1, EXPECTED_STEPS + 1)]
+    assert "Users: Alice, Bob, Charlie" in transcript
+
+
+def test_a_demo_that_fails_says_so_and_cleans_up(tmp_path):
+    broken = tmp_path / "build"
+    broken.mkdir()
+    program = broken / "checkpointfs"
+    program.write_text("#!/bin/sh\necho no luck today >&2\nexit 1\n")
+    program.chmod(0o755)
+    status, transcript, complaints = run_demo(BUILD=str(broken))
+    assert status == 1
+    assert "no luck today" in transcript and "step 1: this exited with 1" in complaints
+
+
+def test_an_unknown_plan_is_refused():
+    assert run_demo("gratis") == (1, "", "demo: PLAN=gratis: paid or free\n")
+
+
+def test_the_normaliser_keeps_what_matters():
+    text = """$ build/asan/checkpointfs --local=$DIR $MOUNT
+$ MOUNT=/tmp/ckpt-demo.a1B2c3/mnt DIR=/tmp/ckpt-demo.a1B2c3/local
+-rw-r--r-- 1 root root 12728 Nov 24 15:23 state.json
+"created_at": "2026-11-24T15:23:01.123456Z", "bytes": 12728,
+br-quiet-moon-a1b2c3d4 run_0123456789abcdef0123456789abcdef 127.0.0.1:5433
+saved, snapshot expires 2026-12-01
+"""
+    assert normalise(text) == """$ build/checkpointfs --local=$DIR $MOUNT
+$ MOUNT=/tmp/ckpt-demo.XXXXXX/mnt DIR=/tmp/ckpt-demo.XXXXXX/local
+-rw-r--r-- 1 USER GROUP SIZE DATE state.json
+"created_at": "TIME", "bytes": N,
+br-ID run_HEX 127.0.0.1:PORT
+saved, snapshot expires DAY
+"""
+    assert normalise("call_00000000000000000001 reject Alice\n") == "call_00000000000000000001 reject Alice\n"

@@ -133,20 +133,6 @@ const struct neon_branch *neon_branches_by_id(const struct neon_branches *l, con
 
 /* ---- changing ---- */
 
-/* Sends `a`, whose answer matters for its operations only. */
-static int change(struct neon *neon, const struct neon_call *call, struct ask *a, struct neon_operations *ret_operations,
-                  bool *ret_unknown, struct err *err)
-{
-    json_t *root cleanup_json = NULL;
-    int r;
-
-    r = neon_ask(neon, call, a, &root, ret_unknown, err);
-    if (r < 0)
-        return r;
-    r = neon_parse_operations(root, ret_operations, err);
-    return r < 0 ? neon_done_unread(r, ret_unknown, err) : 0;
-}
-
 int neon_branch_create(struct neon *neon, const struct neon_call *call, const char *name, const char *parent_id,
                        struct neon_restored *ret_created, bool *ret_unknown, struct err *err)
 {
@@ -190,7 +176,7 @@ int neon_branch_rename(struct neon *neon, const struct neon_call *call, const ch
                      .what = str_format("rename branch %s to \"%s\"", branch_id, name),
                      .has_body = true,
                      .body = json_pack("{s:{s:s}}", "branch", "name", name)};
-    return change(neon, call, &a, ret_operations, ret_unknown, err);
+    return neon_ask_operations(neon, call, &a, ret_operations, ret_unknown, err);
 }
 
 int neon_branch_delete(struct neon *neon, const struct neon_call *call, const char *branch_id,
@@ -206,7 +192,7 @@ int neon_branch_delete(struct neon *neon, const struct neon_call *call, const ch
     a = (struct ask){.method = "DELETE",
                      .path = str_format("/branches/%s", branch_id),
                      .what = str_format("delete branch %s", branch_id)};
-    return change(neon, call, &a, ret_operations, ret_unknown, err);
+    return neon_ask_operations(neon, call, &a, ret_operations, ret_unknown, err);
 }
 
 int neon_finalize(struct neon *neon, const struct neon_call *call, const char *branch_id, const char *replaced_name,
@@ -226,5 +212,5 @@ int neon_finalize(struct neon *neon, const struct neon_call *call, const char *b
                      .what = str_format("finalize the restore into branch %s", branch_id),
                      .has_body = replaced_name != NULL,
                      .body = replaced_name ? json_pack("{s:s}", "name", replaced_name) : NULL};
-    return change(neon, call, &a, ret_operations, ret_unknown, err);
+    return neon_ask_operations(neon, call, &a, ret_operations, ret_unknown, err);
 }

@@ -55,7 +55,8 @@ int neon_done_unread(int r, bool *ret_unknown, struct err *err)
     return r;
 }
 
-int neon_ask(struct neon *neon, const struct neon_call *call, struct ask *a, json_t **ret_root, bool *ret_unknown, struct err *err)
+int neon_ask(struct neon *neon, const struct neon_call *call, struct ask *a, json_t **ret_root, bool *ret_unknown,
+             struct err *err)
 {
     struct neon_call bounded = neon_bound(neon, call);
     char *path cleanup_free = a->path ? str_format("/projects/%s%s", neon->project_id, a->path) : NULL;
@@ -75,6 +76,19 @@ int neon_ask(struct neon *neon, const struct neon_call *call, struct ask *a, jso
     json_decref(a->body);
     *a = (struct ask){0};
     return r;
+}
+
+int neon_ask_operations(struct neon *neon, const struct neon_call *call, struct ask *a, struct neon_operations *ret_operations,
+                        bool *ret_unknown, struct err *err)
+{
+    json_t *root cleanup_json = NULL;
+    int r;
+
+    r = neon_ask(neon, call, a, &root, ret_unknown, err);
+    if (r < 0)
+        return r;
+    r = neon_parse_operations(root, ret_operations, err);
+    return r < 0 ? neon_done_unread(r, ret_unknown, err) : 0;
 }
 
 /* GET `path`, both texts taken. */

@@ -200,9 +200,9 @@ static void understand_status(const struct request *r, const struct answer *a, s
     f->code = status_errno(a->status, neon_is_limit(code, message));
     f->retry = status_retry(r, a->status, message);
     f->unknown = strcmp(r->method, "GET") != 0 && a->status >= 500 && a->status != 503;
-    err_set(&f->text, f->code, "can't %s: Neon answers %ld%s%.*s%s%s%s%s%s; %s", r->what, a->status, message ? " " : "", MAX_MESSAGE,
-            message ? message : "", code && *code ? " " : "", code && *code ? code : "", id ? " (request id " : "", id ? id : "",
-            id ? ")" : "", status_advice(f, a->status, root != NULL));
+    err_set(&f->text, f->code, "can't %s: Neon answers %ld%s%.*s%s%s%s%s%s; %s", r->what, a->status, message ? " " : "",
+            MAX_MESSAGE, message ? message : "", code && *code ? " " : "", code && *code ? code : "", id ? " (request id " : "",
+            id ? id : "", id ? ")" : "", status_advice(f, a->status, root != NULL));
 }
 
 /* A 2xx whose body isn't what it has to be: Neon has done it, and nobody knows what. */

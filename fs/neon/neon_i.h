@@ -85,6 +85,10 @@ struct ask {
 int neon_ask(struct neon *neon, const struct neon_call *call, struct ask *a, json_t **ret_root, bool *ret_unknown,
              struct err *err);
 
+/* The same for a mutation of whose answer only the operations matter. */
+int neon_ask_operations(struct neon *neon, const struct neon_call *call, struct ask *a, struct neon_operations *ret_operations,
+                        bool *ret_unknown, struct err *err);
+
 /* 0, or -EINVAL: `id` is none of Neon's; `what` says whose it should be. */
 int neon_check_id(const char *id, const char *what, struct err *err);
 

@@ -207,7 +207,6 @@ int neon_snapshot_patch(struct neon *neon, const struct neon_call *call, const c
 int neon_snapshot_delete(struct neon *neon, const struct neon_call *call, const char *snapshot_id,
                          struct neon_operations *ret_operations, bool *ret_unknown, struct err *err)
 {
-    json_t *root cleanup_json = NULL;
     struct ask a;
     int r;
 
@@ -218,11 +217,7 @@ int neon_snapshot_delete(struct neon *neon, const struct neon_call *call, const 
     a = (struct ask){.method = "DELETE",
                      .path = str_format("/snapshots/%s", snapshot_id),
                      .what = str_format("delete snapshot %s", snapshot_id)};
-    r = neon_ask(neon, call, &a, &root, ret_unknown, err);
-    if (r < 0)
-        return r;
-    r = neon_parse_operations(root, ret_operations, err);
-    return r < 0 ? neon_done_unread(r, ret_unknown, err) : 0;
+    return neon_ask_operations(neon, call, &a, ret_operations, ret_unknown, err);
 }
 
 int neon_restore(struct neon *neon, const struct neon_call *call, const char *snapshot_id, const char *name,

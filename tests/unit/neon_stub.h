@@ -232,10 +232,11 @@ static inline void stub_stop(struct stub *s)
 /* ---- the client under test ---- */
 
 #define KEY "napi_the_secret_key"
-#define LOCKED "{\"code\":\"\",\"message\":\"project already has running conflicting operations, scheduling of new ones is prohibited\"}"
+#define LOCKED \
+    "{\"code\":\"\",\"message\":\"project already has running conflicting operations, scheduling of new ones is prohibited\"}"
 #define NO_SNAPSHOTS "{\"snapshots\":[]}"
-#define SNAPSHOT                                                                                                                  \
-    "{\"snapshot\":{\"id\":\"snap-a-b-1\",\"name\":\"n\",\"created_at\":\"2026-11-24T10:00:00Z\",\"manual\":true},"               \
+#define SNAPSHOT \
+    "{\"snapshot\":{\"id\":\"snap-a-b-1\",\"name\":\"n\",\"created_at\":\"2026-11-24T10:00:00Z\",\"manual\":true}," \
     "\"operations\":[{\"id\":\"op-1\",\"action\":\"create_branch\",\"status\":\"running\"}]}"
 #define OP(id, status, more) "{\"operation\":{\"id\":\"" id "\",\"action\":\"create_branch\",\"status\":\"" status "\"" more "}}"
 

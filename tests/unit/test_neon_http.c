@@ -241,7 +241,8 @@ static void a_dead_connection_never_doubles_a_mutation(void **state)
     struct fixture f;
 
     (void)state;
-    START(&f, {200, NO_SNAPSHOTS, NULL, KEEP}, {200, NO_SNAPSHOTS, NULL, KEEP}, {0, NULL, NULL, DROP_READ}, {200, SNAPSHOT, NULL, ANSWER});
+    START(&f, {200, NO_SNAPSHOTS, NULL, KEEP}, {200, NO_SNAPSHOTS, NULL, KEEP}, {0, NULL, NULL, DROP_READ},
+          {200, SNAPSHOT, NULL, ANSWER});
     assert_int_equal(list(&f, NULL), 0);
     assert_int_equal(list(&f, NULL), 0);
     assert_int_equal(f.stub.n_connections, 1); /* reads do use it again */
@@ -261,7 +262,8 @@ static void refusals_are_final_and_understood(void **state)
         {401, "{\"code\":\"\",\"message\":\"supplied credentials do not pass authentication\"}", EACCES, "NEON_API_KEY"},
         {401, "{\"code\":\"\",\"message\":\"who is " KEY "?\"}", EACCES, "who is *****"},
         {403, "{\"code\":\"\",\"message\":\"no\"}", EACCES, "403 no"},
-        {404, "{\"code\":\"\",\"message\":\"branch not found\",\"request_id\":\"r-1\"}", ENOENT, "404 branch not found (request id r-1)"},
+        {404, "{\"code\":\"\",\"message\":\"branch not found\",\"request_id\":\"r-1\"}", ENOENT,
+         "404 branch not found (request id r-1)"},
         {404, "<html>", ENOENT, "/api/v2"},
         {409, "{\"error\":{\"code\":\"X\",\"message\":\"taken\"}}", EEXIST, "409 taken X"},
         {412, "{\"message\":\"plan\"}", EOPNOTSUPP, "412 plan"},

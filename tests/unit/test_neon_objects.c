@@ -29,7 +29,8 @@ static int64_t at(const char *time)
 }
 
 static const char created_snapshot[] =
-    "{\"snapshot\":{\"id\":\"snap-quiet-meadow-a5b6c7d8\",\"name\":\"my-snapshot-2\",\"source_branch_id\":\"br-young-forest-a5b6c7d8\","
+    "{\"snapshot\":{\"id\":\"snap-quiet-meadow-a5b6c7d8\",\"name\":\"my-snapshot-2\","
+    "\"source_branch_id\":\"br-young-forest-a5b6c7d8\","
     "\"created_at\":\"2025-01-15T10:30:00Z\",\"manual\":true,\"slug\":\"unheard-of\"},"
     "\"operations\":[{\"id\":\"a07f8772-1877-4da9-a939-3a3ae62d1d8d\",\"project_id\":\"p-1\",\"branch_id\":\"br-hidden-x-1\","
     "\"action\":\"create_branch\",\"status\":\"running\",\"failures_count\":0,\"created_at\":\"2025-01-15T10:30:00Z\"},"
@@ -72,7 +73,8 @@ static const char restored[] =
     "\"current_state\":\"init\",\"pending_state\":\"ready\",\"creation_source\":\"console\",\"primary\":false,\"default\":false,"
     "\"protected\":true,\"cpu_used_sec\":0,\"logical_size\":9007199254740993,\"restore_status\":\"restored\","
     "\"restored_from\":\"snap-a-b-1\",\"restored_as\":\"br-target-x-1\",\"expires_at\":null},"
-    "\"endpoints\":[{\"id\":\"ep-new-x-1\",\"branch_id\":\"br-new-x-1\",\"type\":\"read_write\",\"autoscaling_limit_min_cu\":0.25,"
+    "\"endpoints\":[{\"id\":\"ep-new-x-1\",\"branch_id\":\"br-new-x-1\",\"type\":\"read_write\","
+    "\"autoscaling_limit_min_cu\":0.25,"
     "\"host\":\"ep-new-x-1.c-5.us-east-2.aws.neon.tech\",\"current_state\":\"init\",\"pending_state\":\"active\","
     "\"group\":{\"size\":1}}],"
     "\"operations\":[{\"id\":\"c07f\",\"action\":\"timeline_unarchive\",\"status\":\"running\"}]}";
@@ -151,7 +153,8 @@ static void lacking_answers_are_refused(void **state)
 static void older_default_flag_is_understood(void **state)
 {
     json_t *root cleanup_json = load("{\"branches\":[{\"id\":\"br-a\",\"name\":\"a\",\"primary\":true},"
-                                     "{\"id\":\"br-b\",\"name\":\"b\",\"primary\":true,\"default\":false,\"parent_id\":\"br-a\"}]}");
+                                     "{\"id\":\"br-b\",\"name\":\"b\",\"primary\":true,\"default\":false,"
+                                     "\"parent_id\":\"br-a\"}]}");
     struct neon_branches l = {0};
 
     (void)state;
@@ -167,7 +170,8 @@ static void older_default_flag_is_understood(void **state)
 static void roles_and_databases_are_read(void **state)
 {
     json_t *root cleanup_json = load("{\"roles\":[{\"branch_id\":\"br-a\",\"name\":\"o\\u00e9\",\"protected\":false,"
-                                     "\"authentication_method\":\"password\"},{\"name\":\"x\",\"authentication_method\":\"no_login\"}],"
+                                     "\"authentication_method\":\"password\"},{\"name\":\"x\","
+                                     "\"authentication_method\":\"no_login\"}],"
                                      "\"databases\":[{\"id\":834686,\"name\":\"neondb\",\"owner_name\":\"o\"}]}");
     struct neon_roles roles = {0};
     struct neon_databases databases = {0};

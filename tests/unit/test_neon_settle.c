@@ -268,10 +268,12 @@ static void all_pages_are_read(void **state)
 
     (void)state;
     START(&f,
-          {200, "{\"branches\":[{\"id\":\"br-a\",\"name\":\"a\",\"default\":true}],\"pagination\":{\"next\":\"eyJ+/==\",\"sort_order\":\"DESC\"}}",
+          {200, "{\"branches\":[{\"id\":\"br-a\",\"name\":\"a\",\"default\":true}],"
+           "\"pagination\":{\"next\":\"eyJ+/==\",\"sort_order\":\"DESC\"}}",
            NULL, KEEP},
-          {200, "{\"branches\":[{\"id\":\"br-b\",\"name\":\"b\"},{\"id\":\"br-c\",\"name\":\"c\"}],\"pagination\":{\"next\":\"two\"}}", NULL,
-           KEEP},
+          {200, "{\"branches\":[{\"id\":\"br-b\",\"name\":\"b\"},{\"id\":\"br-c\",\"name\":\"c\"}],"
+           "\"pagination\":{\"next\":\"two\"}}",
+           NULL, KEEP},
           {200, "{\"branches\":[{\"id\":\"br-d\",\"name\":\"d\"}],\"annotations\":{},\"pagination\":{}}", NULL, KEEP},
           {200, "{\"branches\":[{\"id\":\"br-a\",\"name\":\"a\"}],\"pagination\":{\"next\":\"x\"}}", NULL, KEEP},
           {200, "{\"branches\":[],\"pagination\":{\"next\":\"x\"}}", NULL, KEEP},

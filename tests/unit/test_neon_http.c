@@ -329,6 +329,21 @@ static void a_limit_names_what_could_be_deleted(void **state)
     finish(&f, 6);
 }
 
+static void an_endless_answer_is_cut(void **state)
+{
+    size_t n = (64u << 20) + 1;
+    char *body cleanup_free = malloc(n + 1);
+    struct fixture f;
+
+    (void)state;
+    assert_non_null(body);
+    memset(body, ' ', n);
+    body[n] = '\0';
+    START(&f, {200, body, NULL, ANSWER});
+    assert_int_equal(list(&f, NULL), -EMSGSIZE);
+    finish(&f, 1);
+}
+
 /* ---- unreachable ---- */
 
 static void nobody_listening_is_refused_and_known(void **state)
@@ -451,6 +466,7 @@ int main(void)
         cmocka_unit_test(refusals_are_final_and_understood),
         cmocka_unit_test(the_request_id_is_taken_from_the_header),
         cmocka_unit_test(a_limit_names_what_could_be_deleted),
+        cmocka_unit_test(an_endless_answer_is_cut),
         cmocka_unit_test(nobody_listening_is_refused_and_known),
         cmocka_unit_test(an_unknown_host_is_unreachable),
         cmocka_unit_test(without_tls_nothing_is_sent),

@@ -1,28 +1,11 @@
 """`make demo` does what the guide does: its script over the real mount, on both of Neon's plans."""
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from llm import SCRIPTS
+from demo_runs import normalise, run_demo
 
-sys.path.insert(0, str(SCRIPTS / "demo"))
-from normalise import normalise  # noqa: E402
-
-DEMO_DEADLINE = 300
 EXPECTED_STEPS = 7
-
-
-def run_demo(plan="paid", **env):
-    """(status, transcript, complaints). The demo cleans up after itself; that is checked here."""
-    before = set(Path("/tmp").glob("ckpt-demo.*"))
-    done = subprocess.run([SCRIPTS / "demo" / "demo"], env={**os.environ, "PLAN": plan, "KEEP": "", **env}, capture_output=True,
-                          text=True, timeout=DEMO_DEADLINE)
-    assert set(Path("/tmp").glob("ckpt-demo.*")) <= before, "the demo left its directory behind"
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("plan", ["paid", "free"])
@@ -41,7 +24,7 @@ def test_a_demo_that_fails_says_so_and_cleans_up(tmp_path):
     program = broken / "checkpointfs"
     program.write_text("#!/bin/sh\necho no luck today >&2\nexit 1\n")
     program.chmod(0o755)
-    status, transcript, complaints = run_demo(BUILD=str(broken))
+    status, transcript, complaints = run_demo("paid", build=str(broken))
     assert status == 1
     assert "no luck today" in transcript and "step 1: this exited with 1" in complaints
 

@@ -37,11 +37,11 @@ enum agent_exit_kind {
 struct agent_exit {
     enum agent_exit_kind kind;
     int code;
-    bool cancelled;  /* agent_cancel or a signal to the supervisor ended it, not its own decision */
-    bool lease_lost; /* it was ended because no agent_lease came in time */
+    bool cancelled;  /* agent_cancel, a lost lease or a signal to the supervisor made it end */
+    bool lease_lost; /* no agent_lease came in time */
 };
 
-/* Gets output as it comes; called only inside agent_wait and agent_free never calls it. */
+/* Gets output as it comes; called only inside agent_wait. */
 typedef void agent_output_fn(void *ctx, const char *bytes, size_t n);
 
 /* Checks before a decision is claimed that `command` can be run from `cwd`: its first word, past VAR=value assignments, is an

@@ -20,6 +20,11 @@
 
 struct store;
 
+/* A state is at most this long: -EFBIG from what would make it longer. */
+#define STORE_STATE_MAX (1LL << 30)
+/* An agent's output shows at most this much: its first and its last half. */
+#define STORE_OUTPUT_MAX (16LL << 20)
+
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
 /* Makes or upgrades the schema as its owner, and the role `mount_role` with what a mount needs (it can't rewrite the audit log);
@@ -63,7 +68,9 @@ struct store_mount {
 
 /* Registers this mount and sets m->id. Every later function that starts an action names it. */
 int store_mount_register(struct store *s, int64_t line_id, struct store_mount *m, struct err *e);
-/* Renews the mount's lease. */
+/* A mount whose last beat is older than this may be taken over. */
+#define STORE_LEASE_MS 15000
+/* Renews the mount's lease. Bounded by 2 s. -ESTALE after store_mount_leave. */
 int store_mount_beat(struct store *s, int64_t mount_id, struct err *e);
 /* Says that the mount is gone; what it left unsettled may be taken over at once. */
 int store_mount_leave(struct store *s, int64_t mount_id, struct err *e);
@@ -351,6 +358,11 @@ int store_read_history(struct store *s, int64_t checkpoint, int64_t off, size_t 
 int store_read_events(struct store *s, int64_t line_id, int64_t off, size_t n, struct buf *ret, struct err *e);
 int store_events_size(struct store *s, int64_t line_id, int64_t *ret_bytes, int64_t *ret_mtime, struct err *e);
 int store_read_action(struct store *s, int64_t action, struct buf *ret, struct err *e);
+
+/* The envelope that the seal stored (formats/state.h state_to_json), as JSON text. -ENOENT when it isn't sealed. */
+int store_read_envelope(struct store *s, int64_t checkpoint, struct buf *ret, struct err *e);
+/* The newest checkpoint sealed after action `since` began whose parent is `parent_uid`: its name, owned by the caller. -ENOENT. */
+int store_child(struct store *s, int64_t line_id, const char *parent_uid, int64_t since, char **ret_name, struct err *e);
 
 /* ---- an agent's output ------------------------------------------------------------------------------------------------ */
 

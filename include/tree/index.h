@@ -20,6 +20,7 @@ struct index_entry {
     struct store_checkpoint c;
     int64_t draft_size;  /* bytes of a state that is being written; -1 = none */
     int64_t draft_mtime; /* ns */
+    bool sealing;        /* the last close has come, the seal is under way on this mount */
     UT_hash_handle by_id;
     UT_hash_handle by_name;
 };

@@ -1,0 +1,140 @@
+/* What the files of fs/actions share: the engine, runs, the journal's helpers. */
+#ifndef ACTIONS_I_H
+#define ACTIONS_I_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <jansson.h>
+#include <uthash.h>
+
+#include "actions/engine.h"
+#include "agents/runner.h"
+
+struct run {
+    atomic_int refs;
+    struct engine *g;
+    int64_t action;
+    int64_t checkpoint; /* 0 = none */
+    enum action_kind kind;
+    char *uid;
+    char *command;
+    struct store_who who;   /* whoever asked; its strings are owned here */
+    char *who_user, *who_command;
+    int64_t started_at;
+    char *step;             /* the journal's step; set by the run's own thread */
+    json_t *data;           /* the journal's data; the run's own thread only */
+    char *decisions;        /* resume, replay: CHECKPOINT_DECISIONS */
+    bool recovered;         /* taken over from a dead mount: look before asking */
+    atomic_bool cancelled;  /* somebody asked to cancel the agent */
+
+    pthread_mutex_t lock;   /* protects the rest; a leaf */
+    struct run_waiter *waiters;
+    struct agent *agent;    /* while it runs */
+    bool ended;
+    int code;
+    char *message;
+
+    UT_hash_handle hh;      /* in engine.runs */
+};
+
+struct engine {
+    struct engine_config c;
+    char host[256];
+    int64_t line_id;
+    int64_t mount_id;
+    bool follows_default;   /* the active branch must be the project's default */
+    atomic_bool stopping;
+    atomic_int_least64_t last_beat; /* mono ms of the last lease renewed */
+
+    pthread_mutex_t lock;   /* protects what follows */
+    pthread_cond_t idle;    /* a run ended */
+    struct run *runs;       /* by action id */
+    int threads;
+    char *active_branch;
+    char *endpoint_id;
+    char *connection_uri;
+    char *neon_trouble;     /* NULL = Neon answered last time */
+
+    pthread_mutex_t refresh; /* store → index, so that an older answer never replaces a newer one */
+    pthread_t keeper;        /* lease, sizes */
+    bool keeper_runs;
+};
+
+/* ---- run.c ---- */
+struct run *run_new(struct engine *g, const struct store_action *a, const struct store_who *who);
+/* Starts the run's thread. On failure the run ends with the error at once. */
+void run_start(struct run *r, void (*body)(struct run *r));
+/* Ends it for its waiters. */
+void run_end(struct run *r, int code, const char *message);
+
+/* ---- journal.c: what is announced and settled, again and again while the store is away ---- */
+/* Announces: step and data (r->data) are in the journal before the effect. `activity` NULL leaves it. */
+int journal_step(struct run *r, const char *step, const char *activity, struct err *e);
+/* Settles the action with its document, refreshes the index. */
+int journal_finish(struct run *r, enum action_state state, int code, const char *message, const char *outcome, bool release,
+                   struct err *e);
+/* The document of an action: actions/ID.json and `result`. Owned by the caller; NULL when out of memory. */
+char *journal_doc(const struct run *r, const char *state, int code, const char *message);
+/* Waits for the project's turn. -ESTALE, -ECANCELED (stopping). */
+int journal_turn(struct run *r, struct err *e);
+void journal_turn_release(struct run *r);
+const char *data_get(const struct run *r, const char *key);
+int data_set(struct run *r, const char *key, const char *value);
+int data_set_int(struct run *r, const char *key, int64_t value);
+int data_set_operations(struct run *r, const struct neon_operations *ops);
+/* Whether an error says that the store can't be reached for now. */
+bool store_away(int code);
+
+/* ---- refresh.c ---- */
+int engine_refresh(struct engine *g, int64_t checkpoint, int64_t action);
+void engine_refresh_line(struct engine *g);
+void engine_health(struct engine *g);
+void engine_changed(struct engine *g, struct index_change *change);
+/* A copy of a checkpoint's plain fields from the index. -ENOENT. */
+struct brief {
+    char *uid, *name, *snapshot_id, *snapshot_branch, *note, *run_id;
+    enum checkpoint_phase phase;
+    bool closed;
+    int64_t created_at;
+};
+int engine_brief(struct engine *g, int64_t checkpoint, struct brief *ret);
+void brief_clear(struct brief *b);
+
+/* ---- active.c: which branch is active ---- */
+/* Looks in Neon whether the record still holds. -ESTALE naming both. *ret_branch owned by the caller. */
+int active_check(struct engine *g, const struct neon_call *call, char **ret_branch, char **ret_endpoint, struct err *e);
+int active_join(struct engine *g, struct err *e);
+/* Asks Neon for the connection string of `branch` and keeps it; *ret_uri (may be NULL) owned by the caller. */
+int active_uri(struct engine *g, const struct neon_call *call, const char *branch, char **ret_uri, struct err *e);
+void active_set(struct engine *g, const char *branch, const char *endpoint);
+struct neon_call engine_call(struct engine *g);
+/* Remembers for health whether Neon answered, and returns `r`. */
+int neon_said(struct engine *g, int r, const struct err *e);
+
+/* ---- the state machines: each the body of a run ---- */
+void take_body(struct run *r);
+void restore_body(struct run *r);
+void resume_body(struct run *r);
+void replay_body(struct run *r);
+void delete_body(struct run *r);
+/* The restore half of restore and replay; 0 when it is recorded. */
+int restore_steps(struct run *r, struct err *e);
+/* The agent half of resume and replay: settles the action. */
+void resume_steps(struct run *r);
+/* Deletes a snapshot that a take left behind, by id or by the name it was announced under. Best effort. */
+void snapshot_discard(struct engine *g, const char *id, const char *name);
+
+/* ---- recover.c ---- */
+int recover_register(struct engine *g, bool can_resume, struct err *e);
+int recover_left(struct engine *g, struct err *e);
+
+/* ---- keeper.c: the lease, late sizes ---- */
+int keeper_start(struct engine *g, struct err *e);
+void keeper_stop(struct engine *g);
+
+/* ---- decide.c ---- */
+/* Resolves a resume or replay command against the checkpoint's pending calls; *ret_json is CHECKPOINT_DECISIONS. */
+int decide(struct engine *g, int64_t checkpoint, const struct command *cmd, char **ret_json, struct err *e);
+
+#endif

@@ -1,0 +1,295 @@
+/* Which branch is active: by the store's record, checked against Neon before anything relies on it (design.md §5). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actions_i.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/text.h"
+
+struct neon_call engine_call(struct engine *g)
+{
+    return (struct neon_call){.cancelled = &g->stopping, .deadline_mono_ms = clock_mono_ms() + g->c.deadline_ms};
+}
+
+/* What a failure says about Neon's health: an answer, even an unwelcome one, is none. */
+static bool unreachable(int code)
+{
+    return store_away(code) || code == EPROTO || code == EACCES;
+}
+
+int neon_said(struct engine *g, int r, const struct err *e)
+{
+    bool changed = false;
+
+    pthread_mutex_lock(&g->lock);
+    if (r < 0 && unreachable(-r)) {
+        const char *text = e ? err_text(e) : strerrordesc_np(-r);
+
+        changed = !str_equal(g->neon_trouble, text);
+        free(g->neon_trouble);
+        g->neon_trouble = str_dup(text);
+    } else if (g->neon_trouble) {
+        free(g->neon_trouble);
+        g->neon_trouble = NULL;
+        changed = true;
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (changed)
+        engine_health(g);
+    return r;
+}
+
+void active_set(struct engine *g, const char *branch, const char *endpoint)
+{
+    cleanup_free char *line = str_format("%s\n", branch);
+
+    pthread_mutex_lock(&g->lock);
+    free(g->active_branch);
+    g->active_branch = str_dup(branch);
+    if (endpoint) {
+        free(g->endpoint_id);
+        g->endpoint_id = str_dup(endpoint);
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (line)
+        index_set_text(g->c.index, MOUNT_ACTIVE_BRANCH, line, 0);
+    engine_health(g);
+}
+
+/* The only role or database there is, Neon's own left out. */
+static int only_role(struct engine *g, const struct neon_call *call, const char *branch, char **ret, struct err *e)
+{
+    struct neon_roles roles = {0};
+    const char *found = NULL;
+    size_t n = 0;
+    int r;
+
+    if (g->c.role) {
+        *ret = str_dup(g->c.role);
+        return *ret ? 0 : -ENOMEM;
+    }
+    r = neon_said(g, neon_roles_list(g->c.neon, call, branch, &roles, e), e);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < roles.n; i++) {
+        if (roles.items[i].is_protected || roles.items[i].no_login)
+            continue;
+        found = roles.items[i].name;
+        n++;
+    }
+    if (n == 1)
+        *ret = str_dup(found);
+    else
+        r = err_set(e, EINVAL, "branch %s has %zu roles to connect with; name one, and its database, in DATABASE_URL", branch, n);
+    neon_roles_free(&roles);
+    return r;
+}
+
+static int only_database(struct engine *g, const struct neon_call *call, const char *branch, char **ret, struct err *e)
+{
+    struct neon_databases dbs = {0};
+    int r;
+
+    if (g->c.database) {
+        *ret = str_dup(g->c.database);
+        return *ret ? 0 : -ENOMEM;
+    }
+    r = neon_said(g, neon_databases_list(g->c.neon, call, branch, &dbs, e), e);
+    if (r < 0)
+        return r;
+    if (dbs.n == 1)
+        *ret = str_dup(dbs.items[0].name);
+    else
+        r = err_set(e, EINVAL, "branch %s has %zu databases; name one, and its role, in DATABASE_URL", branch, dbs.n);
+    neon_databases_free(&dbs);
+    return r;
+}
+
+int active_uri(struct engine *g, const struct neon_call *call, const char *branch, char **ret_uri, struct err *e)
+{
+    cleanup_free char *role = NULL;
+    cleanup_free char *database = NULL;
+    cleanup_free char *uri = NULL;
+    cleanup_free char *line = NULL;
+    int r;
+
+    if ((r = only_role(g, call, branch, &role, e)) < 0 || (r = only_database(g, call, branch, &database, e)) < 0)
+        return r;
+    r = neon_said(g, neon_connection_uri(g->c.neon, call, branch, database, role, &uri, e), e);
+    if (r < 0)
+        return r;
+    line = str_format("%s\n", uri);
+    if (!line)
+        return err_set(e, ENOMEM, "out of memory");
+    index_set_text(g->c.index, MOUNT_CONNECTION_URI, line, 0);
+    pthread_mutex_lock(&g->lock);
+    free(g->connection_uri);
+    g->connection_uri = str_dup(uri);
+    pthread_mutex_unlock(&g->lock);
+    if (ret_uri)
+        *ret_uri = steal_ptr(&uri);
+    return 0;
+}
+
+/* ---- does Neon agree with the record? ------------------------------------------------------------------------------- */
+
+static int disagrees(struct err *e, const char *recorded, const char *now)
+{
+    return err_set(e, ESTALE,
+                   "the active branch is %s by the record of this mount, but Neon says %s; somebody changed it from outside. "
+                   "Nothing was done. See .control/active_branch, and put the branch back in Neon's console", recorded, now);
+}
+
+/* The read-write endpoint of `branch`; NULL when it has none. */
+static int endpoint_of(struct engine *g, const struct neon_call *call, const char *branch, char **ret, struct err *e)
+{
+    struct neon_endpoints eps = {0};
+    const struct neon_endpoint *rw;
+    int r = neon_said(g, neon_endpoints_list(g->c.neon, call, branch, &eps, e), e);
+
+    if (r < 0)
+        return r;
+    rw = neon_endpoints_read_write(&eps);
+    *ret = rw ? str_dup(rw->id) : NULL;
+    neon_endpoints_free(&eps);
+    return 0;
+}
+
+/* Which branch has the endpoint that the record knows: after a restore in the console, another one. */
+static int branch_of_endpoint(struct engine *g, const struct neon_call *call, const char *endpoint, char **ret, struct err *e)
+{
+    struct neon_endpoints eps = {0};
+    int r = neon_said(g, neon_endpoints_list(g->c.neon, call, NULL, &eps, e), e);
+
+    *ret = NULL;
+    for (size_t i = 0; r == 0 && i < eps.n; i++)
+        if (str_equal(eps.items[i].id, endpoint))
+            *ret = str_dup(eps.items[i].branch_id);
+    neon_endpoints_free(&eps);
+    return r;
+}
+
+static int check_branches(struct engine *g, const struct neon_call *call, const char *recorded, struct err *e)
+{
+    struct neon_branches l = {0};
+    const struct neon_branch *b, *def;
+    int r = neon_said(g, neon_branches_list(g->c.neon, call, &l, e), e);
+
+    if (r < 0)
+        return r;
+    b = neon_branches_by_id(&l, recorded);
+    def = neon_branches_default(&l);
+    if (!b)
+        r = disagrees(e, recorded, def ? def->id : "it is gone");
+    else if (b->parent_id)
+        r = err_set(e, EINVAL, "branch %s is a child of %s; snapshots can only be taken of root branches", recorded, b->parent_id);
+    else if (g->follows_default && (!def || strcmp(def->id, recorded) != 0))
+        r = disagrees(e, recorded, def ? def->id : "there is no default branch");
+    neon_branches_free(&l);
+    return r;
+}
+
+int active_check(struct engine *g, const struct neon_call *call, char **ret_branch, char **ret_endpoint, struct err *e)
+{
+    struct store_line line = {0};
+    cleanup_free char *endpoint = NULL;
+    cleanup_free char *holder = NULL;
+    int r = store_line_get(g->c.store, g->line_id, &line, e);
+
+    if (r < 0)
+        return r;
+    r = check_branches(g, call, line.active_branch, e);
+    if (r == 0)
+        r = endpoint_of(g, call, line.active_branch, &endpoint, e);
+    if (r == 0 && line.endpoint_id && !str_equal(line.endpoint_id, endpoint)) {
+        r = branch_of_endpoint(g, call, line.endpoint_id, &holder, e);
+        if (r == 0 && holder)
+            r = disagrees(e, line.active_branch, holder);
+        else if (r == 0 && !endpoint)
+            r = err_set(e, ESTALE, "branch %s has no read-write endpoint any more; make one in Neon", line.active_branch);
+    }
+    if (r == 0) {
+        *ret_branch = steal_ptr(&line.active_branch);
+        if (ret_endpoint)
+            *ret_endpoint = steal_ptr(&endpoint);
+    }
+    store_line_free(&line);
+    return r;
+}
+
+/* ---- joining a line at the start ------------------------------------------------------------------------------------ */
+
+/* The branch to start from, as Neon has it now: NEON_BRANCH_ID, or the default branch. */
+static int start_branch(struct engine *g, const struct neon_call *call, char **ret, struct err *e)
+{
+    struct neon_branches l = {0};
+    const struct neon_branch *b;
+    int r = neon_said(g, neon_branches_list(g->c.neon, call, &l, e), e);
+
+    if (r < 0)
+        return r;
+    b = g->c.branch_id ? neon_branches_by_id(&l, g->c.branch_id) : neon_branches_default(&l);
+    if (!b && !g->c.branch_id)
+        r = err_set(e, ENOENT, "project %s has no default branch; name one in NEON_BRANCH_ID", g->c.project_id);
+    else if (!b)
+        r = err_set(e, ENOENT, "branch %s (NEON_BRANCH_ID) is not in project %s", g->c.branch_id, g->c.project_id);
+    else if (b->parent_id)
+        r = err_set(e, EINVAL, "branch %s is a child of %s: snapshots can only be taken of root branches; name one in NEON_BRANCH_ID",
+                    b->id, b->parent_id);
+    else
+        *ret = str_dup(b->id);
+    neon_branches_free(&l);
+    return r;
+}
+
+/* The line that the store knows: by the branch Neon named, by NEON_BRANCH_ID, or, with Neon down, the project's only one. */
+static int known_line(struct engine *g, const char *branch, struct store_line *ret, struct err *e)
+{
+    int r = store_line_find(g->c.store, g->c.project_id, branch ? branch : g->c.branch_id, ret, e);
+
+    if (r == -ENOENT && branch && g->c.branch_id)
+        r = store_line_find(g->c.store, g->c.project_id, g->c.branch_id, ret, e);
+    return r;
+}
+
+int active_join(struct engine *g, struct err *e)
+{
+    struct neon_call call = {.deadline_mono_ms = clock_mono_ms() + 15000};
+    cleanup_free char *branch = NULL;
+    cleanup_free char *endpoint = NULL;
+    cleanup_err struct err trouble = {0};
+    struct store_line line = {0};
+    int asked = start_branch(g, &call, &branch, &trouble);
+    int r;
+
+    g->follows_default = !g->c.branch_id;
+    /* NEON_BRANCH_ID may name a branch that a restore has replaced since, and that may be deleted: the record still knows its line. */
+    r = known_line(g, branch, &line, e);
+    if (r == -ENOENT) {
+        if (asked < 0)
+            return err_move(e, &trouble);
+        r = endpoint_of(g, &call, branch, &endpoint, e);
+        if (r == 0 && !endpoint)
+            r = err_set(e, EINVAL, "branch %s has no read-write endpoint; make one in Neon", branch);
+        if (r == 0)
+            r = store_line_create(g->c.store, g->c.project_id, branch, endpoint, &line, e);
+    }
+    if (r < 0)
+        return r;
+    g->line_id = line.id;
+    active_set(g, line.active_branch, line.endpoint_id ? line.endpoint_id : endpoint);
+    if (asked < 0 && asked != -ENOENT && asked != -EINVAL)
+        log_warn("Neon can't be asked now, verbs will wait for it: %s", err_text(&trouble));
+    else
+        r = active_uri(g, &call, line.active_branch, NULL, e);
+    if (r < 0 && store_away(-r)) {
+        log_warn("no connection string yet: %s", err_text(e));
+        err_clear(e);
+        r = 0;
+    }
+    store_line_free(&line);
+    return r;
+}

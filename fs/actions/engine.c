@@ -1,0 +1,299 @@
+/* The engine: start and stop, and the calls that the mount makes which aren't commands. */
+#include "actions/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "actions_i.h"
+#include "agents/caller.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/text.h"
+
+/* How long leaving may take: an agent has 10 s from TERM to KILL. */
+#define STOP_MS 20000
+
+void who_read(pid_t pid, uid_t uid, struct who *ret)
+{
+    struct caller c;
+
+    *ret = (struct who){.w = {.uid = uid, .pid = pid}};
+    if (caller_read(pid, &c) < 0)
+        return;
+    ret->user = str_dup(c.user);
+    ret->command = str_dup(c.command);
+    ret->w.user = ret->user;
+    ret->w.command = ret->command;
+    caller_clear(&c);
+}
+
+void who_clear(struct who *w)
+{
+    free(w->user);
+    free(w->command);
+    *w = (struct who){0};
+}
+
+int64_t engine_deadline_ms(const struct engine *g)
+{
+    return g->c.deadline_ms;
+}
+
+/* ---- start and stop ------------------------------------------------------------------------------------------------------ */
+
+static void destroy(struct engine *g)
+{
+    free(g->active_branch);
+    free(g->endpoint_id);
+    free(g->connection_uri);
+    free(g->neon_trouble);
+    pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->refresh);
+    pthread_cond_destroy(&g->idle);
+    free(g);
+}
+
+static struct engine *engine_new(const struct engine_config *config)
+{
+    struct engine *g = calloc(1, sizeof(*g));
+    pthread_condattr_t attr;
+
+    if (!g)
+        return NULL;
+    g->c = *config;
+    if (gethostname(g->host, sizeof(g->host) - 1) < 0)
+        strcpy(g->host, "localhost");
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_mutex_init(&g->refresh, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&g->idle, &attr);
+    pthread_condattr_destroy(&attr);
+    atomic_store(&g->last_beat, clock_mono_ms());
+    return g;
+}
+
+int engine_start(const struct engine_config *config, struct engine **ret, struct err *e)
+{
+    struct engine *g = engine_new(config);
+    int r;
+
+    if (!g)
+        return err_set(e, ENOMEM, "out of memory");
+    if ((r = active_join(g, e)) < 0 || (r = recover_register(g, config->resume_command != NULL, e)) < 0) {
+        destroy(g);
+        return r;
+    }
+    engine_refresh_line(g);
+    r = keeper_start(g, e);
+    if (r == 0)
+        r = recover_left(g, e);
+    if (r < 0) {
+        engine_stop(g);
+        return r;
+    }
+    *ret = g;
+    return 0;
+}
+
+/* Answers everybody who waits; the actions themselves stay in the journal. */
+static void answer_waiters(struct engine *g)
+{
+    struct run *held[64];
+    size_t n = 0;
+
+    pthread_mutex_lock(&g->lock);
+    for (struct run *r = g->runs; r && n < sizeof(held) / sizeof(*held); r = r->hh.next)
+        if (r->waiters)
+            held[n++] = run_ref(r);
+    pthread_mutex_unlock(&g->lock);
+    for (size_t i = 0; i < n; i++) {
+        struct run_waiter *w;
+
+        pthread_mutex_lock(&held[i]->lock);
+        w = held[i]->waiters;
+        held[i]->waiters = NULL;
+        if (held[i]->agent)
+            agent_cancel(held[i]->agent);
+        pthread_mutex_unlock(&held[i]->lock);
+        while (w) {
+            struct run_waiter *next = w->next;
+
+            w->ended(w, EINTR, "the mount is being unmounted; the action goes on with the next mount");
+            w = next;
+        }
+        run_unref(held[i]);
+    }
+    if (n == sizeof(held) / sizeof(*held))
+        answer_waiters(g);
+}
+
+static void end_agents(struct engine *g)
+{
+    pthread_mutex_lock(&g->lock);
+    for (struct run *r = g->runs; r; r = r->hh.next) {
+        pthread_mutex_lock(&r->lock);
+        if (r->agent)
+            agent_cancel(r->agent);
+        pthread_mutex_unlock(&r->lock);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void wait_idle(struct engine *g)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STOP_MS / 1000;
+    pthread_mutex_lock(&g->lock);
+    while (g->threads > 0)
+        if (pthread_cond_timedwait(&g->idle, &g->lock, &until) == ETIMEDOUT)
+            break;
+    pthread_mutex_unlock(&g->lock);
+}
+
+void engine_stop(struct engine *g)
+{
+    struct run *r, *next;
+    bool all;
+
+    if (!g)
+        return;
+    atomic_store(&g->stopping, true);
+    answer_waiters(g);
+    end_agents(g);
+    wait_idle(g);
+    keeper_stop(g);
+    pthread_mutex_lock(&g->lock);
+    all = g->threads == 0;
+    pthread_mutex_unlock(&g->lock);
+    if (g->mount_id)
+        store_mount_leave(g->c.store, g->mount_id, NULL);
+    if (!all) {
+        log_warn("leaving with actions under way; the next mount goes on with them");
+        return; /* their threads still use the engine, and end with the process */
+    }
+    HASH_ITER(hh, g->runs, r, next) {
+        HASH_DEL(g->runs, r);
+        run_unref(r);
+    }
+    destroy(g);
+}
+
+/* ---- takes --------------------------------------------------------------------------------------------------------------- */
+
+static int start_take(struct engine *g, int64_t action, const struct who *who, struct err *e)
+{
+    struct store_action a = {0};
+    struct run *r;
+    int rc = store_action(g->c.store, action, &a, e);
+
+    if (rc < 0)
+        return rc;
+    r = run_new(g, &a, &who->w);
+    store_action_free(&a);
+    if (!r)
+        return err_set(e, ENOMEM, "out of memory");
+    engine_refresh(g, r->checkpoint, action);
+    run_start(r, take_body);
+    run_unref(r);
+    return 0;
+}
+
+int engine_take(struct engine *g, const char *name, const struct who *who, int64_t *ret_checkpoint, struct err *e)
+{
+    int64_t action = 0;
+    int r = store_take_begin(g->c.store, g->line_id, g->mount_id, name, &who->w, ret_checkpoint, &action, e);
+
+    return r < 0 ? r : start_take(g, action, who, e);
+}
+
+int engine_take_again(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
+{
+    int64_t action = 0;
+    int r = store_take_again(g->c.store, checkpoint, g->mount_id, &who->w, &action, e);
+
+    return r < 0 ? r : start_take(g, action, who, e);
+}
+
+static struct run *find_run(struct engine *g, int64_t checkpoint, bool takes_only)
+{
+    struct run *found = NULL;
+
+    pthread_mutex_lock(&g->lock);
+    for (struct run *r = g->runs; r && !found; r = r->hh.next)
+        if (r->checkpoint == checkpoint && (!takes_only || r->kind == ACTION_TAKE))
+            found = run_ref(r);
+    pthread_mutex_unlock(&g->lock);
+    return found;
+}
+
+struct run *engine_take_run(struct engine *g, int64_t checkpoint)
+{
+    return find_run(g, checkpoint, true);
+}
+
+struct run *engine_under_way(struct engine *g, int64_t checkpoint)
+{
+    return find_run(g, checkpoint, false);
+}
+
+int engine_take_ready(struct engine *g, int64_t checkpoint, struct err *e)
+{
+    struct store_line line = {0};
+    struct brief b = {0};
+    int r;
+
+    if (engine_brief(g, checkpoint, &b) < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    if (b.phase == PHASE_SEALED)
+        r = err_set(e, EPERM, "`%s` is sealed; a checkpoint never changes", b.name);
+    else if (b.phase != PHASE_SAVED)
+        r = err_set(e, EIO, "%s", b.note ? b.note : "the snapshot was not taken");
+    else if (b.closed)
+        r = err_set(e, EPERM, "`%s` was restored as a database-only checkpoint and takes no state any more", b.name);
+    else if ((r = store_line_get(g->c.store, g->line_id, &line, e)) == 0 && !str_equal(line.active_branch, b.snapshot_branch))
+        r = err_set(e, ESTALE, "the active branch changed from %s to %s since the snapshot was taken: the two would be no pair", b.snapshot_branch,
+                    line.active_branch);
+    store_line_free(&line);
+    brief_clear(&b);
+    return r;
+}
+
+int engine_take_is_copy(struct engine *g, int64_t checkpoint, struct err *e)
+{
+    struct brief b = {0};
+    int r = engine_brief(g, checkpoint, &b);
+
+    if (r < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    r = store_take_failed(g->c.store, checkpoint, 0, EPERM, "a copy, use .import/", NULL, e);
+    engine_refresh(g, checkpoint, 0);
+    if (r == 0 && b.snapshot_id)
+        snapshot_discard(g, b.snapshot_id, NULL);
+    brief_clear(&b);
+    return r;
+}
+
+int engine_take_remove(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
+{
+    int r = store_take_remove(g->c.store, checkpoint, &who->w, e);
+
+    if (r == 0)
+        engine_refresh(g, checkpoint, 0);
+    return r;
+}
+
+int engine_rename(struct engine *g, int64_t checkpoint, const char *new_name, const struct who *who, struct err *e)
+{
+    int r = store_rename(g->c.store, checkpoint, new_name, &who->w, e);
+
+    if (r == 0)
+        r = engine_refresh(g, checkpoint, 0);
+    return r;
+}

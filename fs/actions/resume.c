@@ -1,0 +1,334 @@
+/* Waking an agent: the resume command with its decisions, its output, and what its end means (design.md §6). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actions_i.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/text.h"
+
+#define EXIT_STOPPED_AGAIN 10
+#define EXIT_NOTHING_DONE 75 /* EX_TEMPFAIL of sysexits.h */
+
+#define PUMP_MS 100
+#define FLUSH_BYTES 65536
+#define TAIL_BYTES 400
+/* The supervisor ends the agent when it heard nothing for so long; it hears something only while the mount's own lease holds. */
+#define LEASE_SECONDS 30
+#define LEASE_FRESH_MS 10000
+
+struct waking {
+    struct run *r;
+    struct brief b;
+    char *branch, *uri, *decisions_path;
+    char *env[10];
+    struct buf out;         /* not yet in the store */
+    struct buf tail;        /* the end of the output, for the message */
+    struct agent_exit exit;
+};
+
+static void waking_clear(struct waking *w)
+{
+    if (w->decisions_path)
+        unlink(w->decisions_path);
+    for (size_t i = 0; i < sizeof(w->env) / sizeof(*w->env); i++)
+        free(w->env[i]);
+    free(w->branch);
+    free(w->uri);
+    free(w->decisions_path);
+    buf_free(&w->out);
+    buf_free(&w->tail);
+    brief_clear(&w->b);
+}
+
+/* CHECKPOINT_DECISIONS: a file of ours alone, since a rejection's text may be anything. */
+static int write_decisions(struct waking *w, struct err *e)
+{
+    const char *dir = getenv("TMPDIR");
+    cleanup_fd int fd = -1;
+    size_t n = strlen(w->r->decisions);
+
+    w->decisions_path = str_format("%s/checkpointfs-%s-XXXXXX", dir && *dir == '/' ? dir : "/tmp", w->r->uid);
+    if (!w->decisions_path)
+        return err_set(e, ENOMEM, "out of memory");
+    fd = mkostemp(w->decisions_path, O_CLOEXEC);
+    if (fd < 0) {
+        int code = errno;
+
+        free(w->decisions_path);
+        w->decisions_path = NULL;
+        return err_set(e, code, "the file of decisions can't be made in %s: %s", dir ? dir : "/tmp", strerror(code));
+    }
+    if (write(fd, w->r->decisions, n) != (ssize_t)n)
+        return err_set(e, EIO, "the file of decisions %s can't be written", w->decisions_path);
+    return 0;
+}
+
+static int connection(struct waking *w, struct err *e)
+{
+    struct engine *g = w->r->g;
+    struct neon_call call = engine_call(g);
+
+    pthread_mutex_lock(&g->lock);
+    w->branch = str_dup(g->active_branch);
+    w->uri = str_dup(g->connection_uri);
+    pthread_mutex_unlock(&g->lock);
+    return w->uri ? 0 : active_uri(g, &call, w->branch, &w->uri, e);
+}
+
+static int environment(struct waking *w)
+{
+    const char *mount = w->r->g->c.mountpoint;
+    char **env = w->env;
+
+    *env++ = str_format("CHECKPOINT_ID=%s", w->b.uid);
+    *env++ = str_format("CHECKPOINT_NAME=%s", w->b.name);
+    *env++ = str_format("CHECKPOINT_MOUNT=%s", mount);
+    *env++ = str_format("CHECKPOINT_DIR=%s/%s", mount, w->b.name);
+    *env++ = str_format("CHECKPOINT_STATE=%s/%s/state.json", mount, w->b.name);
+    *env++ = str_format("CHECKPOINT_DECISIONS=%s", w->decisions_path);
+    *env++ = str_format("CHECKPOINT_NEXT_DIR=%s", mount);
+    *env++ = str_format("CHECKPOINT_BRANCH=%s", w->branch);
+    *env++ = str_format("DATABASE_URL=%s", w->uri);
+    for (size_t i = 0; i + 1 < sizeof(w->env) / sizeof(*w->env); i++)
+        if (!w->env[i])
+            return -ENOMEM;
+    return 0;
+}
+
+static int announce(struct waking *w, struct err *e)
+{
+    char when[CLOCK_TEXT_MAX];
+    cleanup_free char *activity = str_format("agent running on %s since %s", w->r->g->host, clock_format_seconds(clock_now(), when));
+
+    if (!activity)
+        return err_set(e, ENOMEM, "out of memory");
+    return journal_step(w->r, "agent", activity, e);
+}
+
+static int start(struct waking *w, struct agent **ret, struct err *e)
+{
+    static const char *const unset[] = {"NEON_API_KEY", "CHECKPOINTFS_STORE", "PG*", NULL};
+    struct engine *g = w->r->g;
+    struct agent_spec spec = {
+        .command = g->c.resume_command,
+        .cwd = g->c.cwd,
+        .set_env = (const char *const *)w->env,
+        .unset_env = unset,
+        .lease_seconds = LEASE_SECONDS,
+    };
+    int r;
+
+    if (engine_brief(g, w->r->checkpoint, &w->b) < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    if ((r = connection(w, e)) < 0 || (r = write_decisions(w, e)) < 0)
+        return r;
+    if (environment(w) < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    if ((r = store_output_reset(g->c.store, w->r->checkpoint, e)) < 0 || (r = announce(w, e)) < 0)
+        return r;
+    return agent_start(&spec, ret, e);
+}
+
+static void flush(struct waking *w)
+{
+    cleanup_err struct err e = {0};
+
+    if (!w->out.len)
+        return;
+    if (store_output_append(w->r->g->c.store, w->r->checkpoint, w->out.data, w->out.len, &e) < 0) {
+        if (store_away(e.code) && w->out.len < 64 * FLUSH_BYTES)
+            return; /* keep it for the next try */
+        log_warn("output of %s is lost: %s", w->r->uid, err_text(&e));
+    }
+    buf_truncate(&w->out, 0);
+    engine_refresh(w->r->g, w->r->checkpoint, 0);
+}
+
+static void on_output(void *ctx, const char *bytes, size_t n)
+{
+    struct waking *w = ctx;
+
+    buf_add(&w->out, bytes, n);
+    buf_add(&w->tail, bytes + (n > TAIL_BYTES ? n - TAIL_BYTES : 0), n > TAIL_BYTES ? TAIL_BYTES : n);
+    if (w->tail.len > 4 * TAIL_BYTES) {
+        memmove(w->tail.data, w->tail.data + w->tail.len - TAIL_BYTES, TAIL_BYTES);
+        buf_truncate(&w->tail, TAIL_BYTES);
+    }
+    if (w->out.len >= FLUSH_BYTES)
+        flush(w);
+}
+
+static void set_agent(struct run *r, struct agent *a)
+{
+    pthread_mutex_lock(&r->lock);
+    r->agent = a;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void pump(struct waking *w, struct agent *a)
+{
+    struct engine *g = w->r->g;
+
+    if (atomic_load(&w->r->cancelled) || atomic_load(&g->stopping))
+        agent_cancel(a); /* asked for while it was being started */
+    while (agent_wait(a, PUMP_MS, on_output, w, &w->exit) == -ETIMEDOUT) {
+        if (clock_mono_ms() - atomic_load(&g->last_beat) < LEASE_FRESH_MS)
+            agent_lease(a);
+        flush(w);
+    }
+    flush(w);
+}
+
+/* The last line of the output that isn't empty. */
+static char *last_line(struct waking *w)
+{
+    char *text = w->tail.data ? utf8_clean(w->tail.data, w->tail.len) : NULL;
+    char *end, *nl;
+    char *line = NULL;
+
+    if (text) {
+        end = text + strlen(text);
+        while (end > text && (end[-1] == '\n' || end[-1] == '\r' || end[-1] == ' '))
+            *--end = '\0';
+        nl = strrchr(text, '\n');
+        line = strdup(nl ? nl + 1 : text);
+        free(text);
+    }
+    for (char *p = line; p && *p; p++)
+        if ((unsigned char)*p < 0x20)
+            *p = ' ';
+    return line;
+}
+
+static void finish(struct run *r, enum action_state state, int code, const char *message, const char *outcome, bool release)
+{
+    cleanup_err struct err e = {0};
+
+    if (journal_finish(r, state, code, message, outcome, release, &e) < 0 && e.code != EALREADY)
+        log_error("action %s can't be settled, the next mount does: %s", r->uid, err_text(&e));
+    run_end(r, code, message);
+}
+
+static void finish_failed(struct run *r, int code, const char *why, bool release)
+{
+    cleanup_free char *outcome = str_format("failed resume: %s", why);
+
+    finish(r, ACTION_FAILED, code, why, release ? "" : outcome, release);
+}
+
+static void stopped_again(struct waking *w)
+{
+    struct run *r = w->r;
+    cleanup_err struct err e = {0};
+    cleanup_free char *child = NULL;
+    cleanup_free char *outcome = NULL;
+    cleanup_free char *message = NULL;
+    int rc = store_child(r->g->c.store, r->g->line_id, w->b.uid, r->action, &child, &e);
+
+    if (rc < 0) {
+        finish_failed(r, ECHILD,
+                      "the agent says it stopped for approval again (exit 10), but took no checkpoint whose meta.json names this one as parent",
+                      false);
+        return;
+    }
+    data_set(r, "child", child);
+    outcome = str_format("stopped again -> %s", child);
+    message = str_format("the agent stopped for approval again; decide %s", child);
+    finish(r, ACTION_DONE, 0, message, outcome, false);
+}
+
+static void exited(struct waking *w)
+{
+    cleanup_free char *line = last_line(w);
+    cleanup_free char *why = NULL;
+    const char *said = line ? line : "";
+
+    switch (w->exit.code) {
+    case 0:
+        finish(w->r, ACTION_DONE, 0, "the agent finished", "finished", false);
+        return;
+    case EXIT_STOPPED_AGAIN:
+        stopped_again(w);
+        return;
+    case EXIT_NOTHING_DONE:
+        why = str_format("the resume command says that nothing was done (exit 75); the decision is free again: %s", said);
+        finish_failed(w->r, EAGAIN, why, true);
+        return;
+    default:
+        why = str_format("the resume command ended with exit %d: %s", w->exit.code, said);
+        finish_failed(w->r, EIO, why, false);
+    }
+}
+
+static void ended(struct waking *w)
+{
+    cleanup_free char *why = NULL;
+
+    data_set_int(w->r, "exit", w->exit.kind == AGENT_EXITED ? w->exit.code : -w->exit.code);
+    if (w->exit.kind == AGENT_LOST) {
+        finish(w->r, ACTION_UNKNOWN, EIO, "the agent's supervisor vanished: nobody knows how the agent ended. Restore the checkpoint, or write `again …`",
+               "unknown", false);
+    } else if (w->exit.cancelled && atomic_load(&w->r->g->stopping)) {
+        finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted; restore the checkpoint, or write `again …`", false);
+    } else if (w->exit.cancelled) {
+        finish_failed(w->r, ECANCELED, w->exit.lease_lost ? "the agent was ended: the mount lost its lease in the store" : "cancelled", false);
+    } else if (w->exit.kind == AGENT_SIGNALED) {
+        why = str_format("the resume command was ended by signal %d (%s)", w->exit.code, strsignal(w->exit.code));
+        finish_failed(w->r, EIO, why, false);
+    } else {
+        exited(w);
+    }
+}
+
+void resume_steps(struct run *r)
+{
+    struct waking w = {.r = r};
+    struct agent *a = NULL;
+    cleanup_err struct err e = {0};
+    int rc = 0;
+
+    if (atomic_load(&r->cancelled))
+        rc = err_set(&e, ECANCELED, "cancelled before the agent was started");
+    if (rc == 0)
+        rc = start(&w, &a, &e);
+    if (rc < 0) { /* nothing ran: the decision is free again */
+        cleanup_free char *why = str_format("the agent was not started: %s", err_text(&e));
+
+        if (!atomic_load(&r->g->stopping))
+            finish_failed(r, e.code, why, true);
+    } else {
+        set_agent(r, a);
+        pump(&w, a);
+        set_agent(r, NULL);
+        ended(&w);
+    }
+    agent_free(a);
+    waking_clear(&w);
+}
+
+void resume_body(struct run *r)
+{
+    resume_steps(r);
+}
+
+void replay_body(struct run *r)
+{
+    cleanup_err struct err e = {0};
+    cleanup_free char *outcome = NULL;
+    int rc = strcmp(r->step, "agent") == 0 ? 0 : restore_steps(r, &e);
+
+    if (rc == 0) {
+        resume_steps(r);
+        return;
+    }
+    if (atomic_load(&r->g->stopping))
+        return;
+    outcome = str_format("failed restore: %s", err_text(&e));
+    finish(r, ACTION_FAILED, e.code, err_text(&e), outcome, false);
+}

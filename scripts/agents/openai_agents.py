@@ -104,8 +104,8 @@ def read_decisions(path):
             if decisions.setdefault(decision["id"], decision) is not decision:
                 raise NothingDone(f"two decisions for call {decision['id']}")
             if decision["decision"] in ("edit", "respond"):
-                raise NothingDone(f"call {decision['id']}: the OpenAI Agents SDK knows approve and reject, not {decision['decision']}; "
-                                  "reject it with a message that says what to do instead")
+                raise NothingDone(f"call {decision['id']}: the OpenAI Agents SDK knows approve and reject, not "
+                                  f"{decision['decision']}; reject it with a message that says what to do instead")
             if decision["decision"] not in ("approve", "reject"):
                 raise NothingDone(f"call {decision['id']}: unknown decision {decision['decision']!r}")
         return decisions, content.get("input")

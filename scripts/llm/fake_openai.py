@@ -178,7 +178,8 @@ def responses_body(body, talk, reply):
     said = max(1, sum(len(json.dumps(item)) for item in output) // 16)
     return {"id": f"resp_{turn:032d}", "object": "response", "created_at": CREATED, "status": "completed",
             "model": body.get("model", MODELS[0]), "output": output, "error": None, "incomplete_details": None,
-            "instructions": body.get("instructions"), "metadata": {}, "parallel_tool_calls": True, "temperature": 1.0, "top_p": 1.0,
+            "instructions": body.get("instructions"), "metadata": {}, "parallel_tool_calls": True, "temperature": 1.0,
+            "top_p": 1.0,
             "tool_choice": body.get("tool_choice", "auto"), "tools": body.get("tools", []),
             "usage": {"input_tokens": used, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
                       "output_tokens": said, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": used + said}}

@@ -1,7 +1,8 @@
 """Agents for the adapter's tests. Tools write what they did into $TOOL_LOG, so that a test sees which calls really ran."""
+import asyncio
 import os
 
-from agents import Agent, Runner, function_tool
+from agents import Agent, RunHooks, Runner, function_tool
 
 
 def log(line):
@@ -62,20 +63,14 @@ outer = Agent(name="Boss", instructions="You delegate.", tools=[
     inner.as_tool(tool_name="ask_dropper", tool_description="Ask the dropper.")])
 
 
-# A context of the user's own class, and options for Runner.run.
+# A context of the user's own class.
 class Tenant:
     def __init__(self, name):
         self.name = name
 
 
-def run_options():
-    return {"context_deserializer": lambda saved: Tenant(saved["name"]), "max_turns": 7}
-
-
 def exploding_options():
     # What a user's session or hook raises in the middle of a run; the message holds what must not be shown.
-    from agents import RunHooks
-
     class Hooks(RunHooks):
         async def on_llm_start(self, *_arguments):
             raise ConnectionError(f"cannot reach postgresql://me:hunter2@db/x with {os.environ['SOME_API_KEY']}\nsecond line")
@@ -84,7 +79,6 @@ def exploding_options():
 
 def interrupted_state(starting, prompt):
     """For tests: the state of a run that has stopped for approval."""
-    import asyncio
     result = asyncio.run(Runner.run(starting, prompt))
     assert result.interruptions
     return result.to_state().to_json()

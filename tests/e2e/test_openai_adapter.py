@@ -1,5 +1,4 @@
 """scripts/agents/openai_agents.py with the real SDK: states of several SDK versions, woken by call id, without a mount."""
-import copy
 import importlib.metadata
 import json
 import os
@@ -41,7 +40,8 @@ class Wake:
     def run(self, *arguments, agent="sample_agents:agent", name="pre_drop", path=os.path.dirname(__file__), **env):
         env = {"CHECKPOINT_ID": "ck_parent", "CHECKPOINT_NAME": name, "CHECKPOINT_DIR": str(self.directory),
                "CHECKPOINT_STATE": str(self.directory / "state.json"), "CHECKPOINT_DECISIONS": str(self.decisions),
-               "CHECKPOINT_NEXT_DIR": str(self.mount), "TOOL_LOG": str(self.log), "DATABASE_URL": "postgresql://me:hunter2@db/x", **env}
+               "CHECKPOINT_NEXT_DIR": str(self.mount), "TOOL_LOG": str(self.log),
+               "DATABASE_URL": "postgresql://me:hunter2@db/x", **env}
         done = subprocess.run([PYTHON, ADAPTER, "--agent", agent, "--path", path, *arguments], cwd=self.mount.parent,
                               env={k: v for k, v in self.llm.env(**env).items() if v is not None},
                               capture_output=True, text=True, timeout=DEADLINE)
@@ -131,8 +131,8 @@ def test_the_agent_is_found_in_the_current_directory(wake):
 
 
 def test_an_agent_inside_a_tool(wake):
-    prompt = "STEPS " + json.dumps([[["ask_dropper", {"input": "STEPS " + json.dumps([[["drop_users_table", {}]], "Inner done."])}]],
-                                    "Outer done."])
+    inner = "STEPS " + json.dumps([[["drop_users_table", {}]], "Inner done."])
+    prompt = "STEPS " + json.dumps([[["ask_dropper", {"input": inner}]], "Outer done."])
     state = sample_state(wake, prompt, sample_agents.outer)
     assert state["current_agent"]["name"] == "Boss" and len(pending_ids(state)) == 1
     wake.checkpoint(state).decide(approve(pending_ids(state)[0]))
@@ -253,7 +253,8 @@ def test_a_state_that_cannot_be_resumed(wake, change, words):
     wake.checkpoint(state).decide(approve(call)).refused(*words)
 
 
-@pytest.mark.parametrize("text, word", [("", "not JSON"), ('{"a"', "not JSON"), ("[1]", "not a RunState"), (b"\xff\xfe", "not JSON")])
+@pytest.mark.parametrize("text, word", [
+    ("", "not JSON"), ('{"a"', "not JSON"), ("[1]", "not a RunState"), (b"\xff\xfe", "not JSON")])
 def test_a_state_that_is_no_state(wake, text, word):
     wake.checkpoint(text).decide(approve("x")).refused(word)
 
@@ -296,7 +297,8 @@ def test_two_words_for_one_call(wake):
 
 
 def test_no_decision_at_all(wake):
-    wake.checkpoint(load(SAMPLES / "py_seed_interrupted.json")).decide().refused("nothing was decided", "call_00000000000000000001")
+    wake.checkpoint(load(SAMPLES / "py_seed_interrupted.json")).decide()
+    wake.refused("nothing was decided", "call_00000000000000000001")
 
 
 def test_not_started_by_the_mount(wake):
@@ -366,8 +368,7 @@ def test_run_options_that_are_none(wake):
 def sample_state(wake, prompt, agent=sample_agents.agent):
     """A state made just now, by a run of the real SDK in a process of its own against the fake model."""
     name = "outer" if agent is sample_agents.outer else "agent"
-    made = subprocess.run(
-        [PYTHON, "-c", f"import json, sys, sample_agents as s; json.dump(s.interrupted_state(s.{name}, sys.argv[1]), sys.stdout)", prompt],
-        env=wake.llm.env(PYTHONPATH=os.path.dirname(__file__), TOOL_LOG=os.devnull), capture_output=True, text=True, timeout=DEADLINE,
-        check=True)
+    code = f"import json, sys, sample_agents as s; json.dump(s.interrupted_state(s.{name}, sys.argv[1]), sys.stdout)"
+    made = subprocess.run([PYTHON, "-c", code, prompt], capture_output=True, text=True, timeout=DEADLINE, check=True,
+                          env=wake.llm.env(PYTHONPATH=os.path.dirname(__file__), TOOL_LOG=os.devnull))
     return json.loads(made.stdout)

@@ -14,6 +14,7 @@
  * in `root`. Strings belong to `root`. */
 struct meta {
     json_t *root; /* the whole object */
+    char *text;   /* as it was written, NUL-terminated */
     const char *run_id, *step_id, *parent; /* fixed at the seal */
     const char *framework, *framework_version;
     const char *traceparent, *reason, *agent;

@@ -70,6 +70,7 @@ struct state_info {
     int64_t created_at;                      /* ns since the epoch; 0 = not known */
     struct call *pending;
     size_t pending_count;
+    bool pending_supplied;                   /* `pending` comes from meta.json */
     char **problems;                         /* what is odd about this state, one line each, for people */
     size_t problem_count;
 };

@@ -1,0 +1,89 @@
+/* What the readers of the frameworks and the renderers share inside fs/formats. */
+#ifndef FORMATS_FORMATS_I_H
+#define FORMATS_FORMATS_I_H
+
+#include "formats/jdoc.h"
+#include "formats/state.h"
+
+/* -- A state opened for reading, its wrappers taken off --------------------------------------------------------------- */
+
+#define STATE_LAYERS 4
+
+/* `root` is the framework's own value: Neon's guide wraps it as {snapshot_id, agent_state}, and it may be JSON in a string. */
+struct state_view {
+    struct jdoc docs[STATE_LAYERS];
+    char *texts[STATE_LAYERS]; /* owned texts that docs[i] points into; NULL where it is the caller's */
+    size_t layers;
+    struct jval root;
+    struct jval snapshot_id;
+};
+
+/* 0, -EINVAL when the bytes aren't JSON, -EFBIG, -ENOMEM. Free by state_view_close; `bytes` must outlive it. */
+int state_view_open(struct state_view *ret, const char *bytes, size_t n);
+void state_view_close(struct state_view *v);
+#define cleanup_state_view __attribute__((cleanup(state_view_close)))
+
+enum framework detect_framework(struct jval root);
+
+/* -- Reading ---------------------------------------------------------------------------------------------------------- */
+
+/* Failure is sticky: readers go on and state_read looks once at the end. */
+struct reading {
+    struct state_info *info;
+    bool oom;
+};
+
+void state_info_init(struct state_info *info);
+
+/* Each fills `r->info` from the framework's value. */
+void read_openai(struct reading *r, struct jval root, bool js);
+void read_langgraph(struct reading *r, struct jval root);
+void read_llamaindex(struct reading *r, struct jval root);
+void read_ms_agent(struct reading *r, struct jval root);
+void read_autogen(struct reading *r, struct jval root);
+void read_pydantic_ai(struct reading *r, struct jval root);
+
+/* Copies a string, or a number's text, into *field; leaves it when `v` is neither. */
+void take_text(struct reading *r, char **field, struct jval v);
+/* The number or -1. */
+int64_t take_int(struct jval v);
+/* RFC 3339 text, or seconds since the epoch; 0 when neither. */
+int64_t take_time(struct reading *r, struct jval v);
+/* The text of a string that holds JSON, parsed; free by jdoc_free and free(*ret_text). False when it isn't that. */
+bool parse_inner(struct reading *r, struct jval v, struct jdoc *ret_doc, char **ret_text);
+
+void add_problem(struct reading *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* A new pending call, or NULL (r->oom). Fill it, then call_finish. */
+struct call *add_call(struct reading *r);
+/* `v` as the call's arguments: a text as it is, any other value as JSON in one line. */
+void take_arguments(struct reading *r, struct call *c, struct jval v);
+/* Gives the call an id if it has none, and its hash. */
+void call_finish(struct reading *r, struct call *c);
+void call_clear(struct call *c);
+
+/* ALLOW_… of a decision's name in any framework's words; 0 when unknown. */
+unsigned allow_bit(struct jval name);
+
+/* -- LangChain messages, shared with the transcript ------------------------------------------------------------------- */
+
+/* The list of messages in a LangGraph state; none if there is none. */
+struct jval langgraph_messages(struct jval root);
+/* The fields of a message, whichever of the three forms it has. */
+struct jval message_fields(struct jval message);
+/* "human", "ai", "tool", "system", or the class's or role's own name; owned by the caller; NULL when it says nothing. */
+char *message_role(struct reading *r, struct jval message);
+
+/* -- Writing JSON ----------------------------------------------------------------------------------------------------- */
+
+/* One-line JSON members; a comma is put where one is needed. `key` NULL = an array's element. NULL and 0 values: see each. */
+void jw_open(struct buf *b, const char *key, char bracket);
+void jw_close(struct buf *b, char bracket);
+void jw_text(struct buf *b, const char *key, const char *value);   /* left out when NULL */
+void jw_int(struct buf *b, const char *key, int64_t value);        /* left out when negative */
+void jw_time(struct buf *b, const char *key, int64_t ns);          /* left out when 0 */
+void jw_raw(struct buf *b, const char *key, const char *json, size_t n);
+void jw_allowed(struct buf *b, const char *key, unsigned allowed);
+void jw_usage(struct buf *b, const char *key, const struct usage *u); /* left out when nothing is known */
+
+#endif

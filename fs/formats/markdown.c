@@ -12,7 +12,9 @@
 /* Writing-direction controls, U+202A-202E and U+2066-2069, let a text read differently from what it says. */
 static bool turns_direction(const unsigned char *s, size_t n)
 {
-    return n >= 3 && s[0] == 0xe2 && ((s[1] == 0x80 && s[2] >= 0xaa && s[2] <= 0xae) || (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9));
+    if (n < 3 || s[0] != 0xe2)
+        return false;
+    return (s[1] == 0x80 && s[2] >= 0xaa && s[2] <= 0xae) || (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9);
 }
 
 void md_visible(struct buf *b, const char *s, size_t n)

@@ -1,0 +1,264 @@
+/* Rows of the journal: made, documented, settled, read, handed to another mount. */
+#include "store_i.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "util/hash.h"
+#include "util/text.h"
+
+#define UID_DIGITS 16
+
+const char act_columns[] =
+    "SELECT id, uid, kind, state, line_id, coalesce(checkpoint_id, 0), attempt_id, command, step, data::text, doc, mount_id,"
+    " created_at, changed_at FROM checkpointfs.actions ";
+
+void store_action_free(struct store_action *a)
+{
+    free(a->uid);
+    free(a->command);
+    free(a->step);
+    free(a->data);
+    free(a->doc);
+    *a = (struct store_action){0};
+}
+
+int act_read(const PGresult *res, int row, struct store_action *ret, struct err *e)
+{
+    struct store_action a = {0};
+    bool failed = false;
+
+    a.id = col_int(res, row, 0);
+    a.uid = col_dup(res, row, 1, &failed);
+    a.kind = (enum action_kind)name_index(kind_names, col_text(res, row, 2));
+    a.state = (enum action_state)name_index(state_names, col_text(res, row, 3));
+    a.line_id = col_int(res, row, 4);
+    a.checkpoint = col_int(res, row, 5);
+    a.attempt = col_int(res, row, 6);
+    a.command = col_dup(res, row, 7, &failed);
+    a.step = col_dup(res, row, 8, &failed);
+    a.data = col_dup(res, row, 9, &failed);
+    a.doc = col_dup(res, row, 10, &failed);
+    a.mount_id = col_int(res, row, 11);
+    a.created_at = col_int(res, row, 12);
+    a.changed_at = col_int(res, row, 13);
+    if (failed) {
+        store_action_free(&a);
+        return err_set(e, ENOMEM, "out of memory");
+    }
+    *ret = a;
+    return 0;
+}
+
+int act_insert(struct conn *c, const struct act_new *n, int64_t *ret_id, char **ret_uid, struct err *e)
+{
+    char uid[5 + UID_DIGITS] = "act-";
+    cleanup_result PGresult *res = NULL;
+    int r = random_hex(uid + 4, UID_DIGITS);
+
+    if (r)
+        return err_set(e, -r, "no random numbers");
+    r = q(c, &res, e,
+          "INSERT INTO checkpointfs.actions (id, uid, kind, state, line_id, project_id, checkpoint_id, attempt_id, mount_id, command,"
+          " decisions, by, waiting, blocks_takes, code, message) SELECT CASE WHEN $1 = 0 THEN nextval('checkpointfs.actions_id_seq')"
+          " ELSE $1 END, $2, $3, $4, l.id, l.project_id, nullif($6, 0), $7, $8, $9, $10::json, $11::json, $12, $13, $14::int, $15"
+          " FROM checkpointfs.lines l WHERE l.id = $5 RETURNING id",
+          "isssiiiisssbbis", n->id, uid, kind_names[n->kind], state_names[n->state], n->line_id, n->checkpoint, n->attempt, n->mount_id,
+          n->command, n->decisions, n->by, (int)n->waiting, (int)n->blocks_takes, (int64_t)n->code, n->message);
+    if (r == 0 && PQntuples(res) == 0)
+        r = err_set(e, ENOENT, "the store has no line %lld", (long long)n->line_id);
+    if (r)
+        return r;
+    if (ret_uid) {
+        free(*ret_uid);
+        *ret_uid = strdup(uid);
+        if (!*ret_uid)
+            return err_set(e, ENOMEM, "out of memory");
+    }
+    if (ret_id)
+        *ret_id = col_int(res, 0, 0);
+    return 0;
+}
+
+int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, struct err *e)
+{
+    int r = q(c, NULL, e,
+              "UPDATE checkpointfs.actions SET doc = $2, doc_size = octet_length($2), changed_at = checkpointfs.now_ns() WHERE id = $1",
+              "is", action, doc);
+
+    if (r || !checkpoint)
+        return r;
+    return q(c, NULL, e,
+             "UPDATE checkpointfs.checkpoints SET result_action = $2, result_bytes = octet_length($3::text),"
+             " result_at = checkpointfs.now_ns(), changed_at = checkpointfs.now_ns() WHERE id = $1 AND result_action <= $2",
+             "iis", checkpoint, action, doc);
+}
+
+int act_settle(struct conn *c, int64_t action, enum action_state state, int code, const char *message, struct err *e)
+{
+    int r = q(c, NULL, e,
+              "UPDATE checkpointfs.actions SET state = $2, code = $3::int, message = $4, waiting = false, blocks_takes = false,"
+              " changed_at = checkpointfs.now_ns() WHERE id = $1",
+              "isis", action, state_names[state], (int64_t)code, message);
+
+    return r ? r : q(c, NULL, e, "UPDATE checkpointfs.turns SET action_id = 0 WHERE action_id = $1", "i", action);
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------------- */
+
+struct get_args {
+    int64_t id;
+    struct store_action a;
+};
+
+static int get_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct get_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    cleanup_free char *sql = str_format("%sWHERE id = $1", act_columns);
+    int r = sql ? q(c, &res, e, sql, "i", a->id) : err_set(e, ENOMEM, "out of memory");
+
+    if (r)
+        return r;
+    return PQntuples(res) ? act_read(res, 0, &a->a, e) : err_set(e, ENOENT, "the store has no action %lld", (long long)a->id);
+}
+
+int store_action(struct store *s, int64_t id, struct store_action *ret, struct err *e)
+{
+    struct get_args a = {.id = id};
+    int r = store_tx(s, TX_ONE_READ, get_fn, &a, e);
+
+    if (r == 0)
+        *ret = a.a;
+    return r;
+}
+
+struct list_args {
+    int64_t line_id;
+    int64_t after;
+    int (*each)(void *arg, const struct store_action_entry *a);
+    void *arg;
+    int stopped;
+};
+
+static int list_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct list_args *a = arg;
+    int rows;
+
+    do {
+        cleanup_result PGresult *res = NULL;
+        int r = q(c, &res, e,
+                  "SELECT id, uid, doc_size, changed_at, coalesce(checkpoint_id, 0) FROM checkpointfs.actions WHERE line_id = $1"
+                  " AND id > $2 AND doc IS NOT NULL ORDER BY id LIMIT 10000",
+                  "ii", a->line_id, a->after);
+
+        if (r)
+            return r;
+        rows = PQntuples(res);
+        for (int i = 0; i < rows; i++) {
+            struct store_action_entry x = {.id = col_int(res, i, 0), .doc_size = col_int(res, i, 2), .changed_at = col_int(res, i, 3),
+                                           .checkpoint = col_int(res, i, 4)};
+
+            snprintf(x.uid, sizeof(x.uid), "%s", col_text(res, i, 1));
+            a->stopped = a->each(a->arg, &x);
+            if (a->stopped)
+                return 0;
+            a->after = x.id;
+        }
+    } while (rows > 0);
+    return 0;
+}
+
+int store_actions(struct store *s, int64_t line_id, int64_t after, int (*each)(void *arg, const struct store_action_entry *a),
+                  void *arg, struct err *e)
+{
+    struct list_args a = {.line_id = line_id, .after = after, .each = each, .arg = arg};
+    int r = store_tx(s, TX_READ_LONG, list_fn, &a, e);
+
+    return r ? r : a.stopped;
+}
+
+/* ---- taking over ----------------------------------------------------------------------------------------------------- */
+
+struct over_args {
+    int64_t from, to;
+    struct store_action *list;
+    size_t n;
+};
+
+static void over_free(struct over_args *a)
+{
+    for (size_t i = 0; a->list && i < a->n; i++)
+        store_action_free(&a->list[i]);
+    free(a->list);
+    a->list = NULL;
+    a->n = 0;
+}
+
+static int over_event(struct conn *c, const struct over_args *a, const struct store_action *act, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    cleanup_json json_t *more = json_pack("{s:s, s:I, s:I}", "kind", kind_names[act->kind], "from_mount", (json_int_t)a->from,
+                                          "to_mount", (json_int_t)a->to);
+    struct event ev = {.what = "action.taken_over", .line_id = act->line_id, .checkpoint = act->checkpoint, .action = act->uid,
+                       .more = more};
+    int r = q(c, &res, e, "SELECT uid, name FROM checkpointfs.checkpoints WHERE id = $1", "i", act->checkpoint);
+
+    if (r)
+        return r;
+    if (PQntuples(res)) {
+        ev.uid = col_text(res, 0, 0);
+        ev.name = col_text(res, 0, 1);
+    }
+    return event_append(c, &ev, e);
+}
+
+static int over_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct over_args *a = arg;
+    cleanup_result PGresult *line = NULL;
+    cleanup_result PGresult *res = NULL;
+    cleanup_free char *sql = str_format("%sWHERE mount_id = $1 AND state IN ('queued', 'running') ORDER BY id", act_columns);
+    int r = sql ? q(c, &line, e, "SELECT line_id FROM checkpointfs.mounts WHERE id = $1", "i", a->from)
+                : err_set(e, ENOMEM, "out of memory");
+
+    over_free(a);
+    if (r == 0 && PQntuples(line) == 0)
+        r = err_set(e, ENOENT, "the store has no mount %lld", (long long)a->from);
+    if (r == 0)
+        r = line_lock(c, col_int(line, 0, 0), e);
+    if (r == 0)
+        r = q(c, &res, e, sql, "i", a->from);
+    if (r)
+        return r;
+    a->list = calloc((size_t)PQntuples(res) + 1, sizeof(*a->list));
+    if (!a->list)
+        return err_set(e, ENOMEM, "out of memory");
+    for (int i = 0; i < PQntuples(res) && r == 0; i++) {
+        r = act_read(res, i, &a->list[i], e);
+        if (r)
+            break;
+        a->n++;
+        a->list[i].mount_id = a->to;
+        r = q(c, NULL, e, "UPDATE checkpointfs.actions SET mount_id = $2 WHERE id = $1", "ii", a->list[i].id, a->to);
+    }
+    for (size_t i = 0; i < a->n && r == 0; i++)
+        r = over_event(c, a, &a->list[i], e);
+    return r;
+}
+
+int store_take_over(struct store *s, int64_t from, int64_t to, struct store_action **ret, size_t *ret_n, struct err *e)
+{
+    struct over_args a = {.from = from, .to = to};
+    int r = store_tx(s, TX_WRITE, over_fn, &a, e);
+
+    if (r) {
+        over_free(&a);
+        return r;
+    }
+    *ret = a.list;
+    *ret_n = a.n;
+    return 0;
+}

@@ -1,0 +1,133 @@
+/* What an agent printed: appended by its offset in the whole; once that is too long the middle is neither shown nor kept. */
+#include "store_i.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define HALF (STORE_OUTPUT_MAX / 2)
+#define TRIM_STEP (1LL << 20)
+
+struct output_args {
+    int64_t checkpoint;
+    const void *bytes;
+    int64_t off;
+    size_t n;
+    struct buf *out;
+};
+
+static int reset_fn(struct conn *c, void *arg, struct err *e)
+{
+    const struct output_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e,
+              "INSERT INTO checkpointfs.outputs (checkpoint_id, total, changed_at) SELECT id, 0, checkpointfs.now_ns()"
+              " FROM checkpointfs.checkpoints WHERE id = $1 ON CONFLICT (checkpoint_id) DO UPDATE SET total = 0,"
+              " changed_at = checkpointfs.now_ns()",
+              "i", a->checkpoint);
+
+    if (r == 0 && affected(res) == 0)
+        return err_set(e, ENOENT, "the checkpoint is no longer in the store");
+    if (r == 0)
+        r = q(c, NULL, e, "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1", "i", a->checkpoint);
+    return r ? r : notify_change(c, a->checkpoint, e);
+}
+
+int store_output_reset(struct store *s, int64_t checkpoint, struct err *e)
+{
+    struct output_args a = {.checkpoint = checkpoint};
+
+    return store_tx(s, TX_WRITE, reset_fn, &a, e);
+}
+
+static int append_fn(struct conn *c, void *arg, struct err *e)
+{
+    const struct output_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    int64_t total;
+    int r = q(c, &res, e,
+              "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, total, changed_at) SELECT id, $2, checkpointfs.now_ns()"
+              " FROM checkpointfs.checkpoints WHERE id = $1 AND set_config('synchronous_commit', 'off', true) = 'off'"
+              " ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING total),"
+              " p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, off, bytes) SELECT $1, total - $2, $3 FROM o)"
+              " SELECT total FROM o",
+              "iiy", a->checkpoint, (int64_t)a->n, a->bytes, a->n);
+
+    if (r)
+        return r;
+    if (PQntuples(res) == 0)
+        return err_set(e, ENOENT, "the checkpoint is no longer in the store");
+    total = col_int(res, 0, 0);
+    if (total <= STORE_OUTPUT_MAX || total / TRIM_STEP == (total - (int64_t)a->n) / TRIM_STEP)
+        return 0;
+    return q(c, NULL, e,
+             "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off >= $2 AND off < $3 - $2"
+             " AND off + octet_length(bytes) <= $3 - $2",
+             "iii", a->checkpoint, HALF, total);
+}
+
+int store_output_append(struct store *s, int64_t checkpoint, const void *bytes, size_t n, struct err *e)
+{
+    struct output_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n};
+
+    return n ? store_tx(s, TX_WRITE, append_fn, &a, e) : 0;
+}
+
+/* Appends the bytes [from, to) of the whole. */
+static int read_range(struct conn *c, int64_t checkpoint, int64_t from, int64_t to, struct buf *out, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    int r;
+
+    if (from >= to)
+        return 0;
+    r = q(c, &res, e,
+          "SELECT off, bytes FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off < $3 AND off >= coalesce("
+          "(SELECT max(off) FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off <= $2), 0) ORDER BY off",
+          "iii", checkpoint, from, to);
+    if (r)
+        return r;
+    for (int i = 0; i < PQntuples(res); i++) {
+        int64_t start = col_int(res, i, 0);
+        int64_t stop = start + PQgetlength(res, i, 1);
+        int64_t a = start > from ? start : from;
+        int64_t b = stop < to ? stop : to;
+
+        if (a < b)
+            buf_add(out, PQgetvalue(res, i, 1) + (a - start), (size_t)(b - a));
+    }
+    return buf_error(out) ? err_set(e, ENOMEM, "out of memory") : 0;
+}
+
+static int read_fn(struct conn *c, void *arg, struct err *e)
+{
+    const struct output_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    size_t before = a->out->len;
+    int64_t end = a->off + (int64_t)a->n;
+    int64_t total;
+    int64_t gap;
+    int r = q(c, &res, e, "SELECT total FROM checkpointfs.outputs WHERE checkpoint_id = $1", "i", a->checkpoint);
+
+    if (r || PQntuples(res) == 0)
+        return r;
+    total = col_int(res, 0, 0);
+    gap = total > STORE_OUTPUT_MAX ? total - STORE_OUTPUT_MAX : 0;
+    if (gap == 0) {
+        r = read_range(c, a->checkpoint, a->off, end < total ? end : total, a->out, e);
+    } else {
+        r = read_range(c, a->checkpoint, a->off, end < HALF ? end : HALF, a->out, e);
+        if (r == 0)
+            r = read_range(c, a->checkpoint, (a->off > HALF ? a->off : HALF) + gap, (end < STORE_OUTPUT_MAX ? end : STORE_OUTPUT_MAX) + gap,
+                           a->out, e);
+    }
+    if (r)
+        buf_truncate(a->out, before); /* the call may be run again */
+    return r;
+}
+
+int store_read_output(struct store *s, int64_t checkpoint, int64_t off, size_t n, struct buf *ret, struct err *e)
+{
+    struct output_args a = {.checkpoint = checkpoint, .off = off, .n = n, .out = ret};
+
+    return n ? store_tx(s, TX_READ, read_fn, &a, e) : 0;
+}

@@ -43,6 +43,11 @@ int64_t engine_deadline_ms(const struct engine *g)
     return g->c.deadline_ms;
 }
 
+int64_t engine_line(const struct engine *g)
+{
+    return g->line_id;
+}
+
 /* ---- start and stop ------------------------------------------------------------------------------------------------------ */
 
 static void destroy(struct engine *g)
@@ -190,6 +195,7 @@ void engine_stop(struct engine *g)
 static int start_take(struct engine *g, int64_t action, const struct who *who, struct err *e)
 {
     struct store_action a = {0};
+    struct index_entry *entry;
     struct run *r;
     int rc = store_action(g->c.store, action, &a, e);
 
@@ -200,6 +206,11 @@ static int start_take(struct engine *g, int64_t action, const struct who *who, s
     if (!r)
         return err_set(e, ENOMEM, "out of memory");
     engine_refresh(g, r->checkpoint, action);
+    index_write_lock(g->c.index);
+    entry = index_by_id(g->c.index, r->checkpoint);
+    if (entry)
+        entry->taken_by = who->w.pid;
+    index_unlock(g->c.index);
     run_start(r, take_body);
     run_unref(r);
     return 0;

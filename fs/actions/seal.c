@@ -169,6 +169,17 @@ static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size
     return 0;
 }
 
+static void sealed_by(struct engine *g, int64_t checkpoint, pid_t pid)
+{
+    struct index_entry *e;
+
+    index_write_lock(g->c.index);
+    e = index_by_id(g->c.index, checkpoint);
+    if (e)
+        e->sealed_by = pid;
+    index_unlock(g->c.index);
+}
+
 static const char *first(const char *a, const char *b, const char *c)
 {
     return a ? a : b ? b : c;
@@ -200,6 +211,8 @@ int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, s
     sealing_clear(&s);
     if (r == 0)
         r = engine_refresh(g, checkpoint, 0);
+    if (r == 0)
+        sealed_by(g, checkpoint, who->w.pid);
     return r;
 }
 

@@ -27,12 +27,6 @@ static bool sealed(const struct index_entry *e, const struct file_row *row)
     return e->c.phase == PHASE_SEALED;
 }
 
-static bool has_latest(const struct index_entry *e, const struct file_row *row)
-{
-    (void)row;
-    return e != NULL;
-}
-
 /* In NAME/. Kinds are node.h's and stay for ever; the order is that of `ls -U`. */
 const struct file_row checkpoint_files[] = {
     {.name = "state.json", .kind = CKPT_STATE, .mode = PRIVATE, .source = SOURCE_STATE, .file = FILE_STATE, .listed = has_state, .immutable = true},
@@ -57,7 +51,7 @@ const size_t n_checkpoint_files = sizeof(checkpoint_files) / sizeof(*checkpoint_
 const struct file_row root_files[] = {
     {.name = ".control", .kind = MOUNT_CONTROL, .mode = DIRECTORY},
     {.name = ".pending", .kind = MOUNT_PENDING, .mode = DIRECTORY},
-    {.name = "latest", .kind = MOUNT_LATEST, .mode = LINK, .listed = has_latest},
+    {.name = "latest", .kind = MOUNT_LATEST, .mode = LINK},
 };
 const size_t n_root_files = sizeof(root_files) / sizeof(*root_files);
 

@@ -51,8 +51,9 @@ int engine_start(const struct engine_config *config, struct engine **ret, struct
 /* Leaves in order: waiting writers are answered first (EINTR), agents get TERM, 10 s, KILL; what is under way in Neon stays in the journal. */
 void engine_stop(struct engine *g);
 
-/* Where the resume command comes from changes nothing else. */
 int64_t engine_deadline_ms(const struct engine *g);
+/* The line that is mounted, by its row id. */
+int64_t engine_line(const struct engine *g);
 
 /* Who asks: read from /proc once per request. */
 struct who {

@@ -20,6 +20,8 @@ struct index_entry {
     struct store_checkpoint c;
     int64_t draft_size;  /* bytes of a state that is being written; -1 = none */
     int64_t draft_mtime; /* ns */
+    pid_t taken_by;      /* process that made the directory on this mount; 0 = another mount or an earlier one */
+    pid_t sealed_by;     /* process that wrote the state on this mount */
     bool sealing;        /* the last close has come, the seal is under way on this mount */
     UT_hash_handle by_id;
     UT_hash_handle by_name;

@@ -1,0 +1,102 @@
+/* Requests that are answered later, and the one reply that each of them gets. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mount_i.h"
+
+struct call *call_new(fuse_req_t req, const struct fuse_file_info *fi)
+{
+    struct call *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        fuse_reply_err(req, ENOMEM);
+        return NULL;
+    }
+    c->m = fuse_req_userdata(req);
+    c->req = req;
+    if (fi) {
+        c->fi = *fi;
+        c->h = handle_of(fi);
+    }
+    c->from.pid = fuse_req_ctx(req)->pid;
+    c->from.uid = fuse_req_ctx(req)->uid;
+    return c;
+}
+
+void call_free(struct call *c)
+{
+    free(c->name);
+    free(c->name2);
+    free(c->data);
+    err_clear(&c->e);
+    free(c);
+}
+
+/* After this no interrupt touches `c` any more. No lock may be held. */
+static fuse_req_t leave(struct call *c)
+{
+    fuse_req_interrupt_func(c->req, NULL, NULL);
+    return c->req;
+}
+
+void call_reply_err(struct call *c, int code)
+{
+    fuse_reply_err(leave(c), code);
+    call_free(c);
+}
+
+void call_reply_write(struct call *c, size_t n)
+{
+    fuse_reply_write(leave(c), n);
+    call_free(c);
+}
+
+void call_reply_bytes(struct call *c, const struct buf *b, int64_t off, size_t size)
+{
+    size_t from = off > 0 && (size_t)off < b->len ? (size_t)off : off > 0 ? b->len : 0;
+    size_t n = b->len - from < size ? b->len - from : size;
+
+    fuse_reply_buf(leave(c), n ? b->data + from : NULL, n);
+    call_free(c);
+}
+
+void call_reply_entry(struct call *c, const struct node_attr *a)
+{
+    struct fuse_entry_param e;
+
+    fill_entry(c->m, a, &e);
+    fuse_reply_entry(leave(c), &e);
+    call_free(c);
+}
+
+void call_reply_attr(struct call *c, const struct node_attr *a)
+{
+    struct stat st;
+
+    fill_stat(c->m, a, &st);
+    fuse_reply_attr(leave(c), &st, attr_timeout(a));
+    call_free(c);
+}
+
+void call_reply_open(struct call *c)
+{
+    struct mount *m = c->m;
+    struct handle *h = c->h;
+
+    if (fuse_reply_open(leave(c), &c->fi) == -ENOENT) /* the caller is gone: no RELEASE will come */
+        handle_free(m, h);
+    call_free(c);
+}
+
+void call_reply_create(struct call *c, const struct node_attr *a)
+{
+    struct mount *m = c->m;
+    struct handle *h = c->h;
+    struct fuse_entry_param e;
+
+    fill_entry(m, a, &e);
+    if (fuse_reply_create(leave(c), &e, &c->fi) == -ENOENT)
+        handle_free(m, h);
+    call_free(c);
+}

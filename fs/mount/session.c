@@ -1,0 +1,200 @@
+/* The session: checks before, mounting, serving, and leaving in order. */
+#include "mount/mount.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mount_i.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+#include "util/text.h"
+
+#define JOB_THREADS 16
+
+/* ---- checks ------------------------------------------------------------------------------------------------------------ */
+
+static int check_empty(const char *path, struct err *e)
+{
+    DIR *d = opendir(path);
+    struct dirent *entry;
+    bool empty = true;
+
+    if (!d)
+        return err_set(e, errno, "the mountpoint %s can't be read: %s", path, strerror(errno));
+    while ((entry = readdir(d)))
+        empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+    closedir(d);
+    return empty ? 0 : err_set(e, ENOTEMPTY, "the mountpoint %s is not empty; mount on an empty directory", path);
+}
+
+static bool is_mountpoint(const char *path, const struct stat *st)
+{
+    cleanup_free char *up = str_format("%s/..", path);
+    struct stat parent;
+
+    return up && stat(up, &parent) == 0 && (parent.st_dev != st->st_dev || parent.st_ino == st->st_ino);
+}
+
+int mount_check(const char *path, struct err *e)
+{
+    struct stat st;
+
+    if (access("/dev/fuse", F_OK) < 0)
+        return err_set(e, ENODEV, "/dev/fuse is missing: load the fuse module, or make the node with `mknod /dev/fuse c 10 229`");
+    if (stat(path, &st) < 0 && errno == ENOTCONN) { /* left by a mount that was killed (fuse.md §1.9) */
+        if (umount2(path, MNT_DETACH) < 0)
+            return err_set(e, ENOTCONN, "a dead mount is on %s; detach it with `fusermount3 -uz %s`", path, path);
+        log_info("a dead mount on %s was detached", path);
+    }
+    if (stat(path, &st) < 0)
+        return err_set(e, errno, "the mountpoint %s can't be used: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return err_set(e, ENOTDIR, "the mountpoint %s is not a directory", path);
+    if (is_mountpoint(path, &st))
+        return err_set(e, EBUSY, "something is mounted on %s already; unmount it with `fusermount3 -u %s`, or take another directory", path, path);
+    return check_empty(path, e);
+}
+
+/* ---- mounting ---------------------------------------------------------------------------------------------------------- */
+
+static struct fuse_session *session_new(struct mount *m)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct fuse_session *se = NULL;
+    cleanup_free char *options = str_format("fsname=checkpointfs,subtype=checkpointfs,default_permissions%s%s%s",
+                                            m->c.read_only ? ",ro" : "", m->c.options ? "," : "", m->c.options ? m->c.options : "");
+
+    if (options && fuse_opt_add_arg(&args, "checkpointfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 && fuse_opt_add_arg(&args, options) == 0 &&
+        (!m->c.debug || fuse_opt_add_arg(&args, "-d") == 0))
+        se = fuse_session_new(&args, &mount_ops, sizeof(mount_ops), m);
+    fuse_opt_free_args(&args);
+    return se;
+}
+
+int mount_open(const struct mount_config *config, struct mount **ret, struct err *e)
+{
+    struct mount *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return err_set(e, ENOMEM, "out of memory");
+    m->c = *config;
+    m->uid = getuid();
+    m->gid = getgid();
+    pthread_mutex_init(&m->handles_lock, NULL);
+    m->se = session_new(m);
+    if (!m->se) {
+        mount_close(m);
+        return err_set(e, EINVAL, "libfuse refuses the mount options `%s`", config->options ? config->options : "");
+    }
+    m->jobs = jobs_new(JOB_THREADS);
+    m->notifier = notifier_new(m->se);
+    if (!m->jobs || !m->notifier || waits_start(m) < 0) {
+        mount_close(m);
+        return err_set(e, EAGAIN, "the mount's threads can't be started");
+    }
+    *ret = m;
+    return 0;
+}
+
+void mount_close(struct mount *m)
+{
+    if (!m)
+        return;
+    jobs_free(m->jobs);
+    waits_stop(m);
+    notifier_free(m->notifier);
+    if (m->mounted)
+        fuse_session_unmount(m->se);
+    if (m->se)
+        fuse_session_destroy(m->se);
+    while (m->handles)
+        handle_free(m, m->handles);
+    pthread_mutex_destroy(&m->handles_lock);
+    free(m);
+}
+
+/* ---- serving ----------------------------------------------------------------------------------------------------------- */
+
+struct stopper {
+    struct mount *m;
+    struct engine *engine;
+    pthread_t main;
+    bool stopped; /* the engine */
+};
+
+static void wake(int sig)
+{
+    (void)sig; /* only to end sem_wait in libfuse's loop: fuse_session_exit wakes nobody before 3.18 (fuse.md §1.1) */
+}
+
+/* SIGTERM is answered while the mount still serves: waiting writers get EINTR, agents write their last files. */
+static void *stop_on_signal(void *arg)
+{
+    struct stopper *s = arg;
+    sigset_t set;
+    int sig = 0;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR2); /* from mount_run, when the loop has ended by itself */
+    sigwait(&set, &sig);
+    if (sig != SIGUSR2) {
+        log_info("leaving on %s", strsignal(sig));
+        engine_stop(s->engine);
+        s->stopped = true;
+        fuse_session_exit(s->m->se);
+        pthread_kill(s->main, SIGUSR1);
+    }
+    return NULL;
+}
+
+static int serve(struct mount *m)
+{
+    struct fuse_loop_config *loop = fuse_loop_cfg_create();
+    int r;
+
+    fuse_loop_cfg_set_clone_fd(loop, 0);
+    r = fuse_session_loop_mt(m->se, loop);
+    fuse_loop_cfg_destroy(loop);
+    return r < 0 ? r : 0;
+}
+
+int mount_run(struct mount *m, struct engine *g, void (*ready)(void *arg), void *arg, struct err *e)
+{
+    struct stopper s = {.m = m, .engine = g, .main = pthread_self()};
+    struct sigaction act = {.sa_handler = wake};
+    sigset_t usr1;
+    pthread_t thread;
+    int r;
+
+    m->engine = g;
+    m->ready = ready;
+    m->ready_arg = arg;
+    sigaction(SIGUSR1, &act, NULL);
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    if (fuse_session_mount(m->se, m->c.mountpoint) < 0) {
+        engine_stop(g);
+        return err_set(e, EIO, "libfuse can't mount on %s; see its message above", m->c.mountpoint);
+    }
+    m->mounted = true;
+    r = pthread_create(&thread, NULL, stop_on_signal, &s);
+    if (r == 0) {
+        pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+        r = -serve(m);
+        pthread_kill(thread, SIGUSR2);
+        pthread_join(thread, NULL);
+    }
+    if (!s.stopped)
+        engine_stop(g);
+    return r ? err_set(e, r, "the mount ended: %s", strerror(r)) : 0;
+}

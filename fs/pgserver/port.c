@@ -13,6 +13,7 @@
 
 #define LOWEST 10240
 #define HIGHEST 65535
+#define RANDOM_TRIES 200
 
 static void outgoing_range(int *low, int *high)
 {
@@ -53,11 +54,12 @@ int pgserver_free_port(const char *address, const int *taken, size_t n, int *ret
     outgoing_range(&low, &high);
     bool all = low <= LOWEST && high >= HIGHEST; /* the range leaves nothing: any free port is the best there is */
     uint32_t random = 0;
-    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        return err_set(err, EIO, "no random numbers");
     const int count = HIGHEST - LOWEST + 1;
-    for (int i = 0; i < count; i++) {
-        int port = LOWEST + (int)((random + (uint32_t)i) % (uint32_t)count);
+    /* A fresh number each time at first: counting on from one would make the port after the range the likeliest by far. */
+    for (int i = 0; i < count + RANDOM_TRIES; i++, random++) {
+        if (i <= RANDOM_TRIES && getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+            return err_set(err, EIO, "no random numbers");
+        int port = LOWEST + (int)(random % (uint32_t)count);
         if ((all || port < low || port > high) && !listed(taken, n, port) && is_free(address, port)) {
             *ret_port = port;
             return 0;

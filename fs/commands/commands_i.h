@@ -32,6 +32,8 @@ void jcheck_free(struct jcheck_state *s);
 
 /* -- Commands as JSON, called by command_parse -------------------------------------------------------------------------- */
 
+/* Whether there is nothing but white space. */
+bool bytes_blank(const char *bytes, size_t n);
 /* Whether the first byte that isn't white space is a brace. */
 bool looks_like_json(const char *bytes, size_t n);
 int command_parse_json(enum control control, const char *bytes, size_t n, struct command *ret, struct err *e);

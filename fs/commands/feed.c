@@ -41,15 +41,6 @@ void feed_free(struct feed *f)
     free(f);
 }
 
-static bool is_blank(const char *bytes, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (!memchr(" \t\r\n", bytes[i], 4))
-            return false;
-    }
-    return true;
-}
-
 /* A program that got an error, or EINTR, writes the last bytes again; one that begins anew writes them all. */
 static bool is_repetition(const struct feed *f, const char *bytes, size_t n)
 {
@@ -81,19 +72,12 @@ static enum feed_result after_command(struct feed *f, const char *bytes, size_t 
 {
     if (is_repetition(f, bytes, n))
         return FEED_SAME;
-    if (f->json && is_blank(bytes, n))
+    if (f->json && bytes_blank(bytes, n))
         return FEED_IGNORE;
     if (!f->json && !f->line_ended && n == 1 && bytes[0] == '\n') { /* { printf approve; echo; } > resume */
         f->line_ended = true;
         return FEED_IGNORE;
     }
-    return extra_bytes(f, e);
-}
-
-static enum feed_result after_refusal(struct feed *f, const char *bytes, size_t n, struct err *e)
-{
-    if (f->bytes.len > 0 && is_repetition(f, bytes, n))
-        return refuse(f, e);
     return extra_bytes(f, e);
 }
 
@@ -106,7 +90,7 @@ static enum feed_result take_json(struct feed *f, const char *bytes, size_t n, s
         err_set(&f->error, ENOMEM, "out of memory while taking a command");
     } else if (r == JCHECK_BAD) {
         err_set(&f->error, EINVAL, "the JSON is wrong at byte %zu: %s", f->check.bytes, f->check.why);
-    } else if (r == JCHECK_DONE && !is_blank(bytes + used, n - used)) {
+    } else if (r == JCHECK_DONE && !bytes_blank(bytes + used, n - used)) {
         err_set(&f->error, EINVAL, "one open, one command: the JSON is complete at byte %zu, and more comes after it",
                 f->check.bytes);
     } else {
@@ -123,8 +107,8 @@ enum feed_result feed_write(struct feed *f, const char *bytes, size_t n, struct 
     if (f->phase == FEED_DONE)
         return after_command(f, bytes, n, e);
     if (f->phase == FEED_SPOILT)
-        return after_refusal(f, bytes, n, e);
-    if (f->phase == FEED_NOTHING && is_blank(bytes, n))
+        return refuse(f, e);
+    if (f->phase == FEED_NOTHING && bytes_blank(bytes, n))
         return FEED_IGNORE;
     if (n > COMMAND_JSON_MAX - f->bytes.len) {
         err_set(&f->error, E2BIG, "a command may have at most %u bytes", COMMAND_JSON_MAX);

@@ -165,10 +165,10 @@ static enum jcheck in_number(struct jcheck_state *s, char c)
         s->expect = EXPONENT;
     else if (s->expect == DIGITS && digit)
         return JCHECK_MORE;
-    else if (whole || s->expect == FRACTION || s->expect == EXPONENT_DIGITS)
-        return value_done(s) == JCHECK_DONE ? bad(s, "a command is an object") : between(s, c);
-    else
+    else if (s->depth == 0 || !(whole || s->expect == FRACTION || s->expect == EXPONENT_DIGITS))
         return bad(s, "a number that isn't one");
+    else
+        return value_done(s) == JCHECK_MORE ? between(s, c) : JCHECK_DONE;
     return JCHECK_MORE;
 }
 

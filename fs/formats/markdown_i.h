@@ -17,7 +17,7 @@ void md_visible(struct buf *b, const char *s, size_t n);
 /* `s` as an inline code span on one line, cut at 200 bytes; nothing when NULL. */
 void md_code(struct buf *b, const char *s);
 
-/* A fenced block; its fence is longer than any run of backticks inside. Cut at MD_TEXT_MAX bytes, saying how many more there are. */
+/* A fenced block; its fence is longer than any run of backticks inside. Cut at MD_TEXT_MAX bytes, saying how many more. */
 void md_block(struct buf *b, const char *s, size_t n, const char *language);
 
 /* A JSON text as an indented block when it is short enough, else as md_block. */

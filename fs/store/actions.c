@@ -211,17 +211,17 @@ struct refuse_args {
     int64_t id;
 };
 
-/* `doc` with the action's public id as its first member. */
+/* `doc` with the action's public id as its first member, set as the others are. */
 static char *doc_with_id(const char *doc, const char *uid)
 {
     const char *rest = doc + strspn(doc, " \t\r\n");
-    const char *body;
+    size_t pad;
 
     if (*rest != '{')
         return strdup(doc);
     rest++;
-    body = rest + strspn(rest, " \t\r\n");
-    return str_format("{\"action\":\"%s\"%s%s", uid, *body == '}' ? "" : ",", rest);
+    pad = strspn(rest, " \t\r\n");
+    return str_format("{%.*s\"action\": \"%s\"%s%s", (int)pad, rest, uid, rest[pad] == '}' ? "" : ",", rest);
 }
 
 static int refuse_fn(struct conn *c, void *arg, struct err *e)
@@ -247,9 +247,12 @@ static int refuse_fn(struct conn *c, void *arg, struct err *e)
         r = act_insert(c, &n, &a->id, &uid, e);
     if (r)
         return r;
-    doc = a->doc ? doc_with_id(a->doc, uid) : NULL;
-    if (doc)
+    if (a->doc) {
+        doc = doc_with_id(a->doc, uid);
+        if (!doc)
+            return err_set(e, ENOMEM, "out of memory");
         r = act_doc(c, a->id, k.id, doc, e);
+    }
     ev.checkpoint = k.id;
     ev.uid = k.uid;
     ev.name = k.name;

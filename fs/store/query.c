@@ -71,6 +71,10 @@ static int sqlstate_code(const struct conn *c)
         return EACCES;
     if (strncmp(c->sqlstate, "54", 2) == 0)
         return EFBIG;
+    if (strncmp(c->sqlstate, "22", 2) == 0 || strncmp(c->sqlstate, "23", 2) == 0)
+        return EINVAL;
+    if (strncmp(c->sqlstate, "42", 2) == 0 || strncmp(c->sqlstate, "0A", 2) == 0)
+        return EPROTO; /* the schema isn't what this program knows: asking again doesn't help */
     return EIO;
 }
 

@@ -124,7 +124,7 @@ static int again_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET phase = 'taking', note = NULL, seq = $2, offline_by = 0, closed = false,"
-              " snapshot_id = NULL, snapshot_name = NULL, missing = false, changed_at = checkpointfs.now_ns() WHERE id = $1",
+              " snapshot_id = NULL, snapshot_name = NULL, snapshot_branch = NULL, missing = false, changed_at = checkpointfs.now_ns() WHERE id = $1",
               "ii", k.id, action);
     a->ret_action = action;
     return r ? r : journal(c, a, &k, action, e);

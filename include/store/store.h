@@ -141,7 +141,7 @@ struct store_checkpoint {
     char *name;              /* now */
     char *taken_name;        /* when it was taken */
     int64_t line_id;
-    int64_t seq;             /* order of takes: id of the take's first action */
+    int64_t seq;             /* order of captures: id of the take's latest action (a failed take that is tried again moves on) */
     enum checkpoint_phase phase;
     char *note;              /* failed take: why; saved/taking: why the state isn't sealed (cut short …); else NULL */
     bool closed;             /* database only, and restored once: takes no state any more */
@@ -158,7 +158,7 @@ struct store_checkpoint {
     bool attempt_open;       /* nothing is claimed for it yet */
     bool partial_ok;         /* the framework can resume with calls left undecided */
     bool waits_input;        /* the run waits for an input, not for an approval */
-    int64_t busy_action;     /* unsettled action on this checkpoint other than its take; 0 = none */
+    int64_t busy_action;     /* first unsettled action on this checkpoint other than its take and cancels; 0 = none */
     int64_t sizes[FILE_COUNT];  /* bytes; -1 = the file doesn't exist */
     int64_t mtimes[FILE_COUNT]; /* ns */
     struct store_call *calls;
@@ -293,10 +293,13 @@ struct store_begin {
  *  REPLAY   as RESTORE, and not sealed: -ENODATA. The decision is claimed by store_restore_done's new attempt
  *  DELETE   -EBUSY while any action on the checkpoint is unsettled; -EPERM while pinned (meta.json `pin`)
  *  CANCEL   never refused
- * -ENOENT when the checkpoint is gone. */
+ * -ENOENT when the checkpoint is gone; -EBUSY also while it is being deleted. RESUME and CANCEL begin RUNNING, the others QUEUED
+ * until store_turn lets them. RESUME: -EINVAL for a decision on a call that isn't there or twice on one, -ESTALE for a decision
+ * whose `arguments_sha256` isn't the call's. */
 int store_action_begin(struct store *s, const struct store_begin *b, struct store_action *ret, struct err *e);
 
-/* Journals a refused command (state REFUSED, with doc), so that `result` and the audit log tell it. checkpoint may be 0. */
+/* Journals a refused command (state REFUSED, with doc), so that `result` and the audit log tell it. checkpoint may be 0, or that of a
+ * checkpoint deleted meanwhile. The store puts `"action": "act-…"` before the other members of `doc_without_id`, which may be NULL. */
 int store_action_refuse(struct store *s, const struct store_begin *b, int code, const char *message, const char *doc_without_id,
                         int64_t *ret_action, struct err *e);
 
@@ -326,7 +329,8 @@ int store_restore_done(struct store *s, int64_t action, const char *new_branch, 
 /* The checkpoint and everything it had are gone (its history stays in the audit log). */
 int store_delete_done(struct store *s, int64_t action, const char *doc, struct err *e);
 
-/* Asks for the project's turn. 1 = this action has it, 0 = not yet (ask again), -ESTALE = the action was failed in the queue by a restore
+/* Asks for the project's turn, which makes a QUEUED action RUNNING; actions of mounts whose lease is over don't count as asking.
+ * 1 = this action has it, 0 = not yet (ask again), -ESTALE = the action was failed in the queue by a restore
  * (text says which). Order: restores and replays before takes and deletes, then by id; a holder whose action is settled counts as none. */
 int store_turn(struct store *s, int64_t action, struct err *e);
 int store_turn_release(struct store *s, int64_t action, struct err *e);

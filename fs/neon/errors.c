@@ -10,6 +10,7 @@
 
 #define MAX_MESSAGE 500 /* bytes of Neon's message that are repeated */
 
+static const char not_known[] = "whether Neon did it is not known, look before asking again";
 static const char key_prefix[] = "Authorization: Bearer ";
 
 bool neon_is_limit(const char *code, const char *message)
@@ -107,9 +108,8 @@ static void understand_transfer(const struct neon *neon, const struct request *r
     f->code = curl_errno(a);
     f->unknown = !get && a->sent;
     f->retry = is_network_trouble(a, f->code) && !f->unknown ? RETRY_LIMITED : RETRY_NEVER;
-    err_set(&f->text, f->code, "can't %s: no usable answer from %s: %s; %s%s", r->what, neon->base,
-            *a->detail ? a->detail : curl_easy_strerror(a->code), curl_advice(a, f->code),
-            f->unknown ? "; whether Neon did it is not known" : "");
+    err_set(&f->text, f->code, "can't %s: no usable answer from %s: %s; %s", r->what, neon->base,
+            *a->detail ? a->detail : curl_easy_strerror(a->code), f->unknown ? not_known : curl_advice(a, f->code));
 }
 
 /* ---- an answer that says no ---- */
@@ -174,7 +174,7 @@ static const char *status_advice(const struct failure *f, long status, bool json
     case EPROTO:
         return "nothing there speaks Neon's API; check NEON_API_HOST";
     case EIO:
-        return f->unknown ? "whether Neon did it is not known" : "try again later; see https://neonstatus.com";
+        return f->unknown ? not_known : "try again later; see https://neonstatus.com";
     default:
         return "Neon doesn't accept the request";
     }
@@ -213,7 +213,7 @@ static void understand_garbage(const struct request *r, const struct answer *a, 
     f->unknown = strcmp(r->method, "GET") != 0;
     err_set(&f->text, EPROTO, "can't %s: Neon answers %ld with a body that isn't a JSON object%s%s%s; %s", r->what, a->status,
             a->request_id ? " (request id " : "", a->request_id ? a->request_id : "", a->request_id ? ")" : "",
-            f->unknown ? "whether Neon did it is not known" : "check NEON_API_HOST");
+            f->unknown ? not_known : "check NEON_API_HOST");
 }
 
 void neon_understand(const struct neon *neon, const struct request *r, const struct answer *a, struct failure *f)

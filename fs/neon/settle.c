@@ -72,9 +72,9 @@ int neon_operations_list(struct neon *neon, const struct neon_call *call, int li
 struct watch {
     char *status;
     int64_t failures;
-    int64_t interval_ms;     /* until the next look; kept from one operation of a settling to the next */
-    int64_t trouble_since;   /* monotonic ms of the first of several failed looks; 0 = none */
-    int64_t failed_since;    /* monotonic ms since when it is `failed` without a change; 0 = it isn't */
+    int64_t interval_ms;   /* until the next look */
+    int64_t trouble_since; /* monotonic ms of the first of several failed looks; 0 = none */
+    int64_t failed_since;  /* monotonic ms since when it is `failed` without a change; 0 = it isn't */
 };
 
 static int operation_error(const struct neon *neon, const struct neon_operation *op, struct err *err)
@@ -205,14 +205,14 @@ int neon_settle(struct neon *neon, const struct neon_call *call, const char *con
 {
     struct neon_call bounded = neon_bound(neon, call);
     struct progress p = {.fn = progress, .arg = arg, .n = n};
-    struct watch w = {.interval_ms = POLL_FIRST_MS};
     int r = 0;
 
     /* They run one after the other, so that waiting for each in turn loses nothing (NA §3.3). */
     for (size_t i = 0; r == 0 && i < n; i++) {
+        struct watch w = {.interval_ms = POLL_FIRST_MS};
+
         r = settle_one(neon, &bounded, operation_ids[i], &w, &p, err);
         free(w.status);
-        w = (struct watch){.interval_ms = w.interval_ms};
     }
     return r;
 }

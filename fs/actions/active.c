@@ -293,3 +293,32 @@ int active_join(struct engine *g, struct err *e)
     store_line_free(&line);
     return r;
 }
+
+/* Whether `host`:`port` is where the endpoint lives; a pooled name is the same place (neon-api.md §5.1). */
+static bool same_place(const char *endpoint_host, const char *host, const char *port)
+{
+    cleanup_free char *bare = str_dup(host);
+    cleanup_free char *with_port = str_format("%s:%s", host, port ? port : "5432");
+    char *pooler = bare ? strstr(bare, "-pooler.") : NULL;
+
+    if (pooler)
+        memmove(pooler, pooler + strlen("-pooler"), strlen(pooler + strlen("-pooler")) + 1);
+    return str_equal(endpoint_host, bare) || str_equal(endpoint_host, with_port);
+}
+
+int engine_store_apart(struct engine *g, const char *host, const char *port, struct err *e)
+{
+    struct neon_call call = {.deadline_mono_ms = clock_mono_ms() + 15000};
+    struct neon_endpoints eps = {0};
+    cleanup_err struct err ignored = {0};
+    int r = 0;
+
+    if (!host || *host == '/' || neon_said(g, neon_endpoints_list(g->c.neon, &call, NULL, &eps, &ignored), &ignored) < 0)
+        return 0;
+    for (size_t i = 0; i < eps.n && r == 0; i++)
+        if (eps.items[i].host && same_place(eps.items[i].host, host, port))
+            r = err_set(e, EXDEV, "the store is in project %s itself (endpoint %s): a restore would roll it back; keep it elsewhere",
+                        g->c.project_id, eps.items[i].id);
+    neon_endpoints_free(&eps);
+    return r;
+}

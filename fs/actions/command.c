@@ -36,6 +36,8 @@ static int begin(const struct request *q, enum action_kind kind, int64_t checkpo
     if (!*ret)
         return err_set(e, ENOMEM, "out of memory; the next mount goes on with the action");
     (*ret)->decisions = str_dup(decisions);
+    if (decisions)
+        data_set(*ret, "decisions", decisions); /* whoever takes over needs them */
     journal_step(*ret, "", NULL, NULL);
     return 0;
 }
@@ -239,6 +241,8 @@ int engine_command(struct engine *g, int64_t checkpoint, enum control control, c
     if (!text)
         return err_set(e, ENOMEM, "out of memory");
     text[strcspn(text, "\n")] = '\0';
+    if (atomic_load(&g->stopping))
+        return err_set(e, EINTR, "the mount is being unmounted");
     r = wait_for_seal(g, checkpoint, e);
     if (r == 0)
         r = command_parse(control, bytes, n, &cmd, e);

@@ -99,6 +99,7 @@ int engine_start(const struct engine_config *config, struct engine **ret, struct
         r = recover_left(g, e);
     if (r < 0) {
         engine_stop(g);
+        engine_free(g);
         return r;
     }
     *ret = g;
@@ -164,21 +165,26 @@ static void wait_idle(struct engine *g)
 
 void engine_stop(struct engine *g)
 {
+    if (atomic_exchange(&g->stopping, true))
+        return;
+    answer_waiters(g);
+    end_agents(g);
+    wait_idle(g);
+    keeper_stop(g);
+    if (g->mount_id)
+        store_mount_leave(g->c.store, g->mount_id, NULL);
+}
+
+void engine_free(struct engine *g)
+{
     struct run *r, *next;
     bool all;
 
     if (!g)
         return;
-    atomic_store(&g->stopping, true);
-    answer_waiters(g);
-    end_agents(g);
-    wait_idle(g);
-    keeper_stop(g);
     pthread_mutex_lock(&g->lock);
     all = g->threads == 0;
     pthread_mutex_unlock(&g->lock);
-    if (g->mount_id)
-        store_mount_leave(g->c.store, g->mount_id, NULL);
     if (!all) {
         log_warn("leaving with actions under way; the next mount goes on with them");
         return; /* their threads still use the engine, and end with the process */
@@ -216,10 +222,18 @@ static int start_take(struct engine *g, int64_t action, const struct who *who, s
     return 0;
 }
 
+static int leaving(struct engine *g, struct err *e)
+{
+    return atomic_load(&g->stopping) ? err_set(e, EINTR, "the mount is being unmounted") : 0;
+}
+
 int engine_take(struct engine *g, const char *name, const struct who *who, int64_t *ret_checkpoint, struct err *e)
 {
     int64_t action = 0;
-    int r = store_take_begin(g->c.store, g->line_id, g->mount_id, name, &who->w, ret_checkpoint, &action, e);
+    int r = leaving(g, e);
+
+    if (r == 0)
+        r = store_take_begin(g->c.store, g->line_id, g->mount_id, name, &who->w, ret_checkpoint, &action, e);
 
     return r < 0 ? r : start_take(g, action, who, e);
 }

@@ -132,7 +132,12 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
         return err_set(e, ENOMEM, "out of memory");
     if ((r = store_output_reset(g->c.store, w->r->checkpoint, e)) < 0 || (r = announce(w, e)) < 0)
         return r;
-    return agent_start(&spec, ret, e);
+    if ((r = agent_start(&spec, ret, e)) < 0)
+        return r;
+    data_set(w->r, "agent_id", agent_id(*ret));
+    data_set(w->r, "host", g->host);
+    journal_step(w->r, "agent", NULL, NULL); /* so that whoever takes over can see that it has ended */
+    return 0;
 }
 
 static void flush(struct waking *w)

@@ -102,55 +102,99 @@ static void decide(struct reading *r, struct call *c, struct jval record, bool a
     take_text(r, &c->message, j_has(message) ? message : j_either(record, "sticky_rejection_message", "stickyRejectMessage"));
 }
 
+/* Whose decision a record is: what is known of the tool, the agent, the one request it is about. None = any. */
+struct subject {
+    struct jval tool_key, agent, request_id;
+};
+
+/* Whether a decision on the tool, not on an exact call, is about this one. */
+static bool subject_means(const struct subject *about, const char *key, const struct call *c)
+{
+    if (j_has(about->request_id))
+        return j_equals(about->request_id, c->id);
+    if (j_has(about->agent) && c->agent && !j_equals(about->agent, c->agent))
+        return false;
+    return key_means_tool(key, c->tool);
+}
+
 /* One record {approved: true | [ids], rejected: …}. A decision on the exact call overrides one on the tool. */
-static void apply_record(struct reading *r, struct jval record, const char *key, const char *request_id, bool exact)
+static void apply_record(struct reading *r, struct jval record, const struct subject *about, bool exact)
 {
     struct jval approved = j_get(record, "approved"), rejected = j_get(record, "rejected");
+    cleanup_free char *key = NULL;
 
+    take_text(r, &key, about->tool_key);
     for (size_t i = 0; i < r->info->pending_count; i++) {
         struct call *c = &r->info->pending[i];
-        bool sticky = request_id ? strcmp(request_id, c->id) == 0 : key_means_tool(key, c->tool);
+        bool sticky = !exact && subject_means(about, key, c);
         if (exact && lists_id(approved, c->id))
             decide(r, c, record, true);
         else if (exact && lists_id(rejected, c->id))
             decide(r, c, record, false);
-        else if (!exact && sticky && j_is(approved, J_TRUE))
+        else if (sticky && j_is(approved, J_TRUE))
             decide(r, c, record, true);
-        else if (!exact && sticky && j_is(rejected, J_TRUE))
+        else if (sticky && j_is(rejected, J_TRUE))
             decide(r, c, record, false);
     }
 }
 
-static bool is_decision(struct jval v)
+static bool is_record(struct jval v)
 {
-    return j_is(v, J_ARRAY) || j_is(v, J_TRUE) || j_is(v, J_FALSE);
+    struct jval approved = j_get(v, "approved"), rejected = j_get(v, "rejected");
+
+    return j_is(approved, J_ARRAY) || j_is(approved, J_TRUE) || j_is(approved, J_FALSE) || j_is(rejected, J_ARRAY) ||
+           j_is(rejected, J_TRUE) || j_is(rejected, J_FALSE);
 }
 
-/* Finds the records in whatever lists and maps the versions put them: approvals, functionApprovals, hosted MCP approvals. */
-static void walk_records(struct reading *r, struct jval v, struct jval key, bool exact, unsigned depth)
+static void set_if(struct jval *field, struct jval v)
 {
-    struct jval identity = j_get(v, "identity");
+    if (j_is(v, J_STRING))
+        *field = v;
+}
 
+/* Finds the records in whatever lists and maps the versions put them:
+ *   approvals {tool: RECORD}; functionApprovals [{agentIdentity, approvals: {key: RECORD}}];
+ *   function_tool_approvals [{agent, tool_key, decision: RECORD}]; hosted_mcp_approvals [{identity, decision: RECORD}]. */
+static void walk_records(struct reading *r, struct jval v, struct subject about, bool exact, unsigned depth)
+{
     if (depth == 0 || (!j_is(v, J_OBJECT) && !j_is(v, J_ARRAY)))
         return;
-    if (is_decision(j_get(v, "approved")) || is_decision(j_get(v, "rejected")) || identity.node) {
-        cleanup_free char *name = NULL, *request = NULL;
-        take_text(r, &name, identity.node ? j_get(identity, "tool_name") : key);
-        take_text(r, &request, j_get(identity, "request_id"));
-        apply_record(r, identity.node ? j_get(v, "decision") : v, name, request, exact);
+    if (is_record(v)) {
+        apply_record(r, v, &about, exact);
         return;
     }
-    for (struct jval c = j_first(v); c.node; c = j_next(v, c))
-        walk_records(r, c, j_is(v, J_OBJECT) ? j_key(c) : key, exact, depth - 1);
+    set_if(&about.tool_key, j_get(v, "tool_key"));
+    set_if(&about.tool_key, j_path(v, "identity.tool_name"));
+    set_if(&about.request_id, j_path(v, "identity.request_id"));
+    set_if(&about.agent, j_get(v, "agentIdentity"));
+    set_if(&about.agent, j_path(v, "agent.name"));
+    if (is_record(j_get(v, "decision"))) {
+        apply_record(r, j_get(v, "decision"), &about, exact);
+        return;
+    }
+    for (struct jval c = j_first(v); c.node; c = j_next(v, c)) {
+        struct subject inner = about;
+        if (j_is(v, J_OBJECT))
+            inner.tool_key = j_key(c);
+        walk_records(r, c, inner, exact, depth - 1);
+    }
 }
 
+/* Every version adds a list of its own; what they have in common is the end of the name. */
 static void apply_context(struct reading *r, struct jval context, bool exact)
 {
-    static const char *const lists[] = {"approvals", "functionApprovals", "hosted_mcp_approvals", "hostedMcpApprovals"};
-    struct jval no_key = {0};
+    if (!j_is(context, J_OBJECT))
+        return;
+    for (struct jval c = j_first(context); c.node; c = j_next(context, c)) {
+        struct subject anybody = {{0}, {0}, {0}};
+        cleanup_free char *name = NULL;
+        size_t n;
 
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        walk_records(r, j_get(context, lists[i]), no_key, exact, 5);
+        take_text(r, &name, j_key(c));
+        n = name ? strlen(name) : 0;
+        if (n >= 9 && strcmp(name + n - 8, "pprovals") == 0)
+            walk_records(r, c, anybody, exact, 5);
+    }
 }
 
 /* -- States inside the state: agents used as tools -------------------------------------------------------------------- */

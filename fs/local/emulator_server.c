@@ -80,7 +80,8 @@ static char *read_text(const char *path, size_t from)
     return buf_steal(&b);
 }
 
-/* Whether all of it has been printed. */
+/* Whether it has been printed, which happens at one stroke. Branch and connection string are missing when somebody deleted them
+ * from the project. */
 static bool read_environment(const char *output, struct local_env *env)
 {
     cleanup_free char *text = read_text(output, 0);
@@ -93,7 +94,7 @@ static bool read_environment(const char *output, struct local_env *env)
     got.neon_project_id = value_of(text, "NEON_PROJECT_ID");
     got.neon_branch_id = value_of(text, "NEON_BRANCH_ID");
     got.database_url = value_of(text, "DATABASE_URL");
-    if (!got.neon_api_host || !got.neon_api_key || !got.neon_project_id || !got.neon_branch_id || !got.database_url) {
+    if (!got.neon_api_host || !got.neon_api_key || !got.neon_project_id) {
         local_env_clear(&got);
         return false;
     }

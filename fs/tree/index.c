@@ -29,6 +29,7 @@ struct index {
     size_t n_actions, cap_actions;
     int64_t control_action;
     int64_t root_mtime;
+    bool sealed_only;
 };
 
 struct index *index_new(void)
@@ -74,6 +75,7 @@ void index_free(struct index *x)
     free(x);
 }
 
+void index_set_sealed_only(struct index *x, bool on) { x->sealed_only = on; }
 void index_read_lock(struct index *x) { pthread_rwlock_rdlock(&x->lock); }
 void index_write_lock(struct index *x) { pthread_rwlock_wrlock(&x->lock); }
 void index_unlock(struct index *x) { pthread_rwlock_unlock(&x->lock); }
@@ -86,12 +88,17 @@ struct index_entry *index_by_id(struct index *x, int64_t id)
     return e;
 }
 
+static bool shown(const struct index *x, const struct index_entry *e)
+{
+    return !x->sealed_only || e->c.phase == PHASE_SEALED;
+}
+
 struct index_entry *index_by_name(struct index *x, const char *name)
 {
     struct index_entry *e;
 
     HASH_FIND(by_name, x->by_name, name, strlen(name), e);
-    return e;
+    return e && shown(x, e) ? e : NULL;
 }
 
 /* Where an entry of that id is, or would go, in the sorted array. */
@@ -115,6 +122,8 @@ struct index_entry *index_from(struct index *x, int64_t id)
 {
     size_t at = position(x, id);
 
+    while (at < x->n && !shown(x, x->sorted[at]))
+        at++;
     return at < x->n ? x->sorted[at] : NULL;
 }
 

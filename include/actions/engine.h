@@ -43,13 +43,20 @@ struct engine_config {
     void *changed_arg;
 };
 
+/* -EXDEV when the store at `host`:`port` (NULL: a local socket) is an endpoint of the very project that would be rolled back. */
+int engine_store_apart(struct engine *g, const char *host, const char *port, struct err *e);
+
 /* Joins (or makes) the line, registers the mount, loads the index, takes over what dead mounts left. Everything `config` points to
  * must outlive the engine. With Neon down it comes up all the same if the store knows the line. -ESTALE, -EINVAL (a child branch,
  * several databases or roles and none named), -EXDEV (the store lies in the branch it would restore), and what store and Neon return. */
 int engine_start(const struct engine_config *config, struct engine **ret, struct err *e);
 
-/* Leaves in order: waiting writers are answered first (EINTR), agents get TERM, 10 s, KILL; what is under way in Neon stays in the journal. */
+/* Leaves in order: waiting writers are answered first (EINTR), agents get TERM, 10 s, KILL; what is under way in Neon stays in the
+ * journal. From then on commands and takes are refused with EINTR. */
 void engine_stop(struct engine *g);
+
+/* Frees a stopped engine, when no other thread uses it any more. */
+void engine_free(struct engine *g);
 
 int64_t engine_deadline_ms(const struct engine *g);
 /* The line that is mounted, by its row id. */

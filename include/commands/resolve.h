@@ -9,7 +9,7 @@
 #include "util/buf.h"
 #include "util/err.h"
 
-/* One decided call. Borrows from the state_info and the command it was made of. `decision` NULL: the command's input answers it. */
+/* One decided call. Borrows from the state_info and the command it was made of. `decision` NULL: the input answers it. */
 struct resolved {
     const struct call *call;
     const struct decision *decision;

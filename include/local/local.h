@@ -28,8 +28,8 @@ struct local_env {
     char *neon_api_host; /* http://127.0.0.1:PORT/api/v2, as the variable NEON_API_HOST of design.md §8 */
     char *neon_api_key;
     char *neon_project_id;
-    char *neon_branch_id;
-    char *database_url;
+    char *neon_branch_id; /* NULL also when the project's branches were deleted */
+    char *database_url;   /* NULL also when its databases or endpoints were */
 };
 
 /* Joins DIR's servers, starting them if nobody has, and waits until they answer. Call it before daemonizing (its errors are

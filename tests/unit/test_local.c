@@ -33,10 +33,11 @@ static const char emulator_script[] = "#!/bin/sh\n"
                                       "[ \"$3 $4\" = '--plan free' ] || { echo 'neon-emulator: bad plan' >&2; exit 1; }\n"
                                       "trap 'rm -f $2.runs; exit 0' TERM\n"
                                       "echo $$ >$2.runs\n"
-                                      "echo 'NEON_API_HOST=http://127.0.0.1:1/api/v2'\n"
-                                      "echo \"export NEON_API_KEY='napi_k'\"\n"
-                                      "echo NEON_PROJECT_ID=p-1; echo NEON_BRANCH_ID=br-1\n"
-                                      "echo DATABASE_URL=postgresql://u:p@h/d\n"
+                                      "echo \"NEON_API_HOST=http://127.0.0.1:1/api/v2\n"
+                                      "export NEON_API_KEY='napi_k'\n"
+                                      "NEON_PROJECT_ID=p-1\n"
+                                      "NEON_BRANCH_ID='br-1'\n"
+                                      "DATABASE_URL=postgresql://u:p@h/d\"\n"
                                       "while :; do sleep 0.02; done\n";
 
 static char *in_root(const char *name)

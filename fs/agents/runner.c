@@ -22,6 +22,7 @@
 #include "util/hash.h"
 #include "util/text.h"
 
+#define RANDOM_ID_DIGITS 32
 #define DEFAULT_GRACE_MS 10000
 #define STUCK_MS 5000 /* past the grace: a supervisor that is stopped or starved is killed, too */
 #define OUTPUT_CHUNK 65536
@@ -229,6 +230,18 @@ static int start(struct agent *a, const struct agent_spec *spec, struct err *e)
     return 0;
 }
 
+static int choose_id(struct agent *a, const struct agent_spec *spec, struct err *e)
+{
+    size_t n = spec->id ? strlen(spec->id) : 0;
+
+    if (!spec->id)
+        return random_hex(a->id, RANDOM_ID_DIGITS) ? err_set(e, EIO, "can't start the agent: no random numbers") : 0;
+    if (n == 0 || n >= AGENT_ID_SIZE)
+        return err_set(e, EINVAL, "can't start the agent: its id has %zu characters", n);
+    memcpy(a->id, spec->id, n + 1);
+    return 0;
+}
+
 int agent_start(const struct agent_spec *spec, struct agent **ret, struct err *e)
 {
     struct agent *a = calloc(1, sizeof *a);
@@ -239,9 +252,8 @@ int agent_start(const struct agent_spec *spec, struct agent **ret, struct err *e
     a->socket = a->output = -1;
     a->grace_ms = spec->grace_ms ? spec->grace_ms : DEFAULT_GRACE_MS;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (random_hex(a->id, AGENT_ID_SIZE - 1))
-        r = err_set(e, EIO, "can't start the agent: no random numbers");
-    else
+    r = choose_id(a, spec, e);
+    if (r == 0)
         r = start(a, spec, e);
     if (r) {
         free(a);

@@ -14,11 +14,12 @@
 
 /* Every process of an agent has this variable; its value is the agent's id. */
 #define AGENT_ID_VARIABLE "CHECKPOINTFS_AGENT"
-#define AGENT_ID_SIZE 33 /* 32 hex digits and a NUL */
+#define AGENT_ID_SIZE 65 /* at most 64 characters and a NUL */
 
 struct agent;
 
 struct agent_spec {
+    const char *id;               /* unique on this machine, so that it can be journalled before the start; NULL = a random one */
     const char *command;          /* run by /bin/sh -c */
     const char *cwd;              /* the directory the mount was started from, absolute */
     const char *const *set_env;   /* KEY=VALUE to add or replace; ends with NULL; may be NULL */
@@ -52,7 +53,7 @@ int agent_check(const char *command, const char *cwd, struct err *e);
 
 /* Starts the agent and returns at once. The environment is this process's own, changed by the spec, plus AGENT_ID_VARIABLE.
  * The caller frees *ret with agent_free. Makes this process a subreaper, so that orphans of a killed supervisor stay below it.
- * 0; -ENOENT or -EACCES when cwd or the supervisor's binary can't be used; -EMFILE, -EAGAIN, -ENOMEM as spawn gives them.
+ * 0; -EINVAL for an id that is empty or too long; -ENOENT or -EACCES when cwd or the supervisor's binary can't be used; -EMFILE, -EAGAIN, -ENOMEM as spawn gives them.
  * Thread-safe; never forks, since other threads hold locks. */
 int agent_start(const struct agent_spec *spec, struct agent **ret, struct err *e);
 
@@ -68,7 +69,7 @@ void agent_cancel(struct agent *a);
 /* The heartbeat that keeps the agent alive when lease_seconds is set; from any thread. */
 void agent_lease(struct agent *a);
 
-/* For the journal: 32 hex digits, owned by `a`. */
+/* For the journal; owned by `a`. */
 const char *agent_id(const struct agent *a);
 pid_t agent_supervisor_pid(const struct agent *a);
 
@@ -81,7 +82,7 @@ void agent_free(struct agent *a);
 bool agent_alive(const char *id);
 
 /* Kills (SIGKILL) every process of that agent, the supervisor too, and returns when none is left or after 5 s. Returns how
- * many were found. For the taker whose agent_alive stays true after the grace period. */
+ * many were seen at once; 0 = none lived. For the taker whose agent_alive stays true after the grace period. */
 size_t agent_sweep(const char *id);
 
 /* Whether main() was started as a supervisor: argv[0]'s last component is checkpointfs-agent. */

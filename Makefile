@@ -4,6 +4,9 @@ BUILD     ?= build
 CC        ?= gcc
 SAN       ?=
 PYTEST_ARGS ?=
+VENV      ?= build/venv
+PLAN      ?= paid
+KEEP      ?=
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wformat=2 -Wundef -Wswitch-enum
 PKGS      := fuse3 libcurl jansson libpq libcrypto inih
 CFLAGS    ?= -O2 -g
@@ -22,7 +25,7 @@ obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 BINS      := $(BUILD)/checkpointfs $(BUILD)/neon-emulator
 
-.PHONY: all demo test test-unit bench lint asan tsan clean help setup headers install
+.PHONY: all demo test bench lint asan clean help setup
 .DEFAULT_GOAL := all
 
 all: $(BINS) ## build build/checkpointfs and build/neon-emulator
@@ -46,3 +49,35 @@ $(BUILD)/unit/%: tests/unit/%.c $(BUILD)/libcheckpointfs.a
 	$(CC) $(ALL_CFLAGS) -o $@ $< $(BUILD)/libcheckpointfs.a $(TEST_LIBS)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
+
+setup: ## install what is missing to build and run (Debian packages by name, a Python virtual environment under build/)
+	scripts/setup demo
+
+demo: ## the guide's story from end to end; KEEP=1 leaves the mount up, PLAN=free uses Neon's free plan's limits
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory -s all
+	@BUILD=$(BUILD) PLAN=$(PLAN) KEEP=$(KEEP) scripts/demo/demo
+
+test: ## the whole suite, set-up included
+	@scripts/setup test
+	@$(MAKE) --no-print-directory -s all $(BUILD)/units
+	@BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+
+$(BUILD)/units: $(UNITS)
+	@touch $@
+
+lint: ## no warnings under gcc and clang; every header compiles by itself
+	@scripts/lint
+
+asan: ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, with leak checking
+	@$(MAKE) --no-print-directory test BUILD=build/asan VENV=$(VENV) CFLAGS="-O1 -g -fno-omit-frame-pointer" \
+		SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+
+bench: all ## times of takes, restores, listings and reads, side by side with plain files and pg_basebackup
+	@BUILD=$(BUILD) $(VENV)/bin/python scripts/bench
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

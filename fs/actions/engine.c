@@ -22,6 +22,8 @@ void who_read(pid_t pid, uid_t uid, struct who *ret)
     struct caller c;
 
     *ret = (struct who){.w = {.uid = uid, .pid = pid}};
+    if (gethostname(ret->host, sizeof(ret->host) - 1) == 0)
+        ret->w.host = ret->host;
     if (caller_read(pid, &c) < 0)
         return;
     ret->user = str_dup(c.user);

@@ -91,9 +91,6 @@ int copy_file(struct copy *c, int from_dir, int to_dir, const char *name, struct
     int r = copy_bytes(in, out, c->abandon);
     if (r == 0 && c->uid != (uid_t)-1 && fchown(out, c->uid, c->gid) < 0)
         r = -errno;
-    /* Begin writing now: the copy is on the disk sooner when copy_sync comes. */
-    if (r == 0)
-        (void)sync_file_range(out, 0, 0, SYNC_FILE_RANGE_WRITE);
     return r < 0 ? err_set(err, -r, "can't copy %s: %s", name, strerror(-r)) : 0;
 }
 

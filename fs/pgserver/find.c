@@ -20,7 +20,7 @@ struct search {
 
 static bool has_programs(const char *dir)
 {
-    static const char *const programs[] = {"postgres", "initdb"};
+    static const char *const programs[] = {"postgres", "initdb", "pg_controldata"};
     for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
         cleanup_free char *path = str_format("%s/%s", dir, programs[i]);
         if (!path || access(path, X_OK) < 0)
@@ -46,11 +46,23 @@ static int major_of(const struct pgserver *pg, const char *dir)
     return atoi(p);
 }
 
-static int consider(struct search *s, const char *dir)
+/* Where `postgres` really is: a directory of PATH may hold links to two programs only. New string, NULL = nowhere. */
+static char *home_of(const char *path_dir)
+{
+    cleanup_free char *program = str_format("%s/postgres", path_dir);
+    char *real = program ? realpath(program, NULL) : NULL;
+    char *slash = real ? strrchr(real, '/') : NULL;
+    if (slash)
+        *slash = '\0';
+    return real;
+}
+
+static int consider(struct search *s, const char *path_dir)
 {
     if (s->pg->bindir && s->wanted)
         return 0;
-    if (!has_programs(dir))
+    cleanup_free char *dir = home_of(path_dir);
+    if (!dir || !has_programs(dir))
         return 0;
     int major = major_of(s->pg, dir);
     if (major < PGSERVER_OLDEST || major > PGSERVER_NEWEST)
@@ -58,11 +70,8 @@ static int consider(struct search *s, const char *dir)
     s->seen[major] = 1;
     if (s->wanted ? major != s->wanted : major <= s->pg->major)
         return 0;
-    char *copy = strdup(dir);
-    if (!copy)
-        return -ENOMEM;
     free(s->pg->bindir);
-    s->pg->bindir = copy;
+    s->pg->bindir = steal_ptr(&dir);
     s->pg->major = major;
     return 0;
 }

@@ -66,6 +66,7 @@ int64_t engine_line(const struct engine *g);
 struct who {
     struct store_who w;
     char *user, *command;
+    char host[65];
 };
 void who_read(pid_t pid, uid_t uid, struct who *ret);
 void who_clear(struct who *w);

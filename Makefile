@@ -61,7 +61,7 @@ demo: ## the guide's story from end to end; KEEP=1 leaves the mount up, PLAN=fre
 test: ## the whole suite, set-up included
 	@scripts/setup test
 	@$(MAKE) --no-print-directory -s all $(BUILD)/units
-	@BUILD=$(BUILD) $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+	@CHECKPOINTFS_BUILD=$(abspath $(BUILD)) $(VENV)/bin/python -m pytest -c tests/pytest.ini tests $(PYTEST_ARGS)
 
 $(BUILD)/units: $(UNITS)
 	@touch $@

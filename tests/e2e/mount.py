@@ -1,0 +1,198 @@
+"""A real mount for a test: checkpointfs over a private store and a neon-emulator of its own, with the words people type."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from emulator import BUILD, Emulator, wait_until
+
+BINARY = Path(os.environ.get("CHECKPOINTFS", BUILD / "checkpointfs"))
+DEADLINE = 60
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests" / "data"
+STATE = SAMPLES / "py_seed_interrupted.json"
+CALL = "call_00000000000000000001"  # the pending call of STATE
+
+
+class Mount:
+    """`root` is the mountpoint. Options go to checkpointfs; `emulator` options to neon-emulator. `with Mount() as m:` unmounts and checks
+    that nothing is left behind."""
+
+    def __init__(self, *options, resume=None, env=None, emulator=(), operation_ms=10, local=False, cwd=None):
+        self.base = Path(tempfile.mkdtemp(prefix="ckpt-"))
+        self.base.chmod(0o755)  # the user postgres has to get in
+        self.root = self.base / "mnt"
+        self.root.mkdir()
+        self.dir = self.base / "dir"
+        self.options, self.resume, self.env, self.local, self.cwd = list(options), resume, env or {}, local, cwd
+        self.emulator = None if local else Emulator(*emulator, operation_ms=operation_ms)
+        self.process = None
+        self.log = self.base / "log"
+
+    def __enter__(self):
+        try:
+            if self.emulator:
+                self.emulator.start()
+            return self.mount()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc):
+        if exc[0] is not None and self.log.exists():
+            print(self.log.read_text()[-4000:])
+        self.close()
+
+    # -- the process
+
+    def environ(self):
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("NEON_", "PG", "CHECKPOINT")) and k != "DATABASE_URL"}
+        return env | (self.emulator.env if self.emulator else {}) | self.env
+
+    def command(self, *more):
+        where = f"--local={self.dir}" if self.local else f"--store={self.dir}"
+        resume = [f"--resume={self.resume}"] if self.resume else []
+        return [str(BINARY), "-f", where, *resume, *self.options, *more, str(self.root)]
+
+    def mount(self, *more):
+        """Starts it in the foreground and waits until it answers."""
+        self.process = subprocess.Popen(self.command(*more), stdin=subprocess.DEVNULL, stdout=open(self.log, "ab"),
+                                        stderr=subprocess.STDOUT, env=self.environ(), cwd=self.cwd)
+        wait_until(lambda: self.process.poll() is not None or os.path.ismount(self.root), DEADLINE)
+        if self.process.poll() is not None:
+            raise AssertionError(f"checkpointfs exited {self.process.returncode}: {self.log.read_text()[-2000:]}")
+        return self
+
+    def unmount(self):
+        """fusermount3 -u, and the exit status of the program."""
+        subprocess.run(["fusermount3", "-u", self.root], check=True)
+        return self.process.wait(DEADLINE)
+
+    def terminate(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+        return self.process.wait(DEADLINE)
+
+    def kill(self):
+        """kill -9: what is left is a dead mountpoint, which the next mount detaches."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def remount(self, *more):
+        self.unmount()
+        return self.mount(*more)
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                subprocess.run(["fusermount3", "-uz", self.root])
+                raise AssertionError(f"checkpointfs did not leave: {self.log.read_text()[-2000:]}")
+        subprocess.run(["fusermount3", "-uzq", self.root], stderr=subprocess.DEVNULL)
+        if self.emulator:
+            self.emulator.close()
+        wait_until(lambda: not self.servers(), DEADLINE)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def servers(self):
+        """Processes of this mount's private servers that still run."""
+        found = []
+        for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(self.dir).encode() in cmdline.read_bytes():
+                    found.append(int(cmdline.parent.name))
+            except OSError:
+                pass
+        return found
+
+    # -- the tree
+
+    def __truediv__(self, path):
+        return self.root / path
+
+    def read(self, path):
+        return (self.root / path).read_text()
+
+    def json(self, path):
+        return json.loads(self.read(path))
+
+    def status(self, name):
+        return self.read(f"{name}/status").rstrip("\n")
+
+    def result(self, name):
+        return self.json(f"{name}/result")
+
+    def wait(self, name):
+        """cat NAME/wait"""
+        return self.read(f"{name}/wait").rstrip("\n")
+
+    def wait_status(self, name, wanted, timeout=DEADLINE):
+        """Polls until the status begins with `wanted`."""
+        return wait_until(lambda: self.status(name) if self.status(name).startswith(wanted) else None, timeout)
+
+    def events(self):
+        return [json.loads(line) for line in self.read(".control/events.jsonl").splitlines()]
+
+    # -- verbs
+
+    def write(self, path, text):
+        """One open, one write, one close, as echo does. Returns the name of the errno, or None when it was accepted."""
+        data = text.encode() if isinstance(text, str) else text
+        try:
+            fd = os.open(self.root / path, os.O_WRONLY | os.O_TRUNC)
+        except OSError as e:
+            return errno.errorcode[e.errno]
+        try:
+            os.write(fd, data)
+        except OSError as e:
+            return errno.errorcode[e.errno]
+        finally:
+            os.close(fd)
+        return None
+
+    def echo(self, path, text):
+        """The same with a newline."""
+        return self.write(path, text + "\n")
+
+    def take(self, name, state=STATE, meta=None):
+        """mkdir, meta.json, state.json, and waits for the seal."""
+        os.mkdir(self.root / name)
+        if meta is not None:
+            (self.root / name / "meta.json").write_text(json.dumps(meta))
+        data = state.read_bytes() if isinstance(state, Path) else state if isinstance(state, bytes) else state.encode()
+        (self.root / name / "state.json").write_bytes(data)
+        wait_until(lambda: (self.root / name / "transcript.md").exists(), DEADLINE)
+        return name
+
+    # -- the database
+
+    def uri(self):
+        return self.read(".control/connection_uri").strip()
+
+    def sql(self, statement):
+        """Runs a statement on the active branch; rows as a list of tuples."""
+        with psycopg.connect(self.uri(), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def agents(self):
+        """Pids of supervisors of this mount's agents."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        pids = [int(p) for c in children for p in c.read_text().split()]
+        return [p for p in pids if b"checkpointfs-agent" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+def shell(command, shell="bash", timeout=DEADLINE, **kw):
+    """Runs a command line in a shell; returns the finished process with its output as text."""
+    return subprocess.run([shell, "-c", command], capture_output=True, text=True, timeout=timeout, **kw)

@@ -74,6 +74,13 @@ static int explain(PGconn *pg, struct err *e)
     return err_set(e, failure_code(message), "%s", line && *line ? line : "the connection failed without a word");
 }
 
+/* Notices of the server (also its last words on a cut connection) are answered with errors where they matter, not printed. */
+static void ignore_notice(void *arg, const char *message)
+{
+    (void)arg;
+    (void)message;
+}
+
 /* Waits until the connection's socket is ready, in slices so that `cancelled` is seen. */
 static int wait_ready(PGconn *pg, short events, const atomic_bool *cancelled, int64_t deadline_ms, struct err *e)
 {
@@ -117,6 +124,7 @@ int database_connect(const char *const *keywords, const char *const *values, con
             goto out;
         }
     }
+    PQsetNoticeProcessor(pg, ignore_notice, NULL);
     if (PQsetnonblocking(pg, 1) != 0) {
         r = explain(pg, e);
         goto out;

@@ -16,6 +16,8 @@
 #define NORMAL_MS 30000
 #define LONG_MS 120000
 #define RETRIES 8
+#define ASK_PAUSE_MS 100
+#define ASK_MS 10000
 #define PARAMS_MAX 48
 #define OID_BOOL 16
 #define OID_BYTEA 17
@@ -332,38 +334,84 @@ static const char *begin_sql(enum tx_mode mode)
 }
 
 /* How the call may go on after a failure. */
-enum again { AGAIN_NO, AGAIN_SAME, AGAIN_NEW };
+enum again { AGAIN_NO, AGAIN_SAME, AGAIN_NEW, AGAIN_ASK };
 
-static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, struct err *e)
+static bool writes(enum tx_mode mode)
+{
+    return mode == TX_WRITE || mode == TX_WRITE_LONG || mode == TX_BOUNDED;
+}
+
+/* The transaction's number, by which it can be asked about when the answer to COMMIT is lost. 0 = it wrote nothing. */
+static int number(struct conn *c, int64_t *ret, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, "SELECT pg_current_xact_id_if_assigned()::text::bigint", "");
+
+    if (r == 0)
+        *ret = col_int(res, 0, 0);
+    return r;
+}
+
+static void roll_back(struct conn *c)
+{
+    cleanup_err struct err ignored = {0};
+    char kept[sizeof(c->sqlstate)];
+
+    memcpy(kept, c->sqlstate, sizeof(kept));
+    if (q_simple(c, "ROLLBACK", &ignored))
+        c->dead = true;
+    memcpy(c->sqlstate, kept, sizeof(kept));
+}
+
+static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, int64_t *ret_number, struct err *e)
 {
     const char *begin = begin_sql(mode);
     bool commit_sent = false;
+    int end = 0;
     int r = begin ? q_simple(c, begin, e) : 0;
 
-    c->sqlstate[0] = '\0';
     if (r == 0)
         r = fn(c, arg, e);
-    if (r >= 0 && begin) {
-        int end;
-
-        commit_sent = mode != TX_READ && mode != TX_READ_LONG;
+    if (r >= 0 && writes(mode))
+        end = number(c, ret_number, e);
+    if (r >= 0 && end == 0 && begin) {
+        commit_sent = writes(mode) && *ret_number;
         end = q_simple(c, "COMMIT", e);
-        r = end ? end : r;
     } else if (begin && !c->dead) {
-        cleanup_err struct err ignored = {0};
-        char kept[sizeof(c->sqlstate)];
-
-        memcpy(kept, c->sqlstate, sizeof(kept));
-        if (q_simple(c, "ROLLBACK", &ignored))
-            c->dead = true;
-        memcpy(c->sqlstate, kept, sizeof(kept));
+        roll_back(c);
     }
+    r = end ? end : r;
     *ret_again = AGAIN_NO;
-    if (r < 0 && c->dead && !commit_sent && mode != TX_ONE && clock_mono_ms() < c->deadline_ms)
-        *ret_again = AGAIN_NEW;
+    if (r < 0 && c->dead && mode != TX_ONE && clock_mono_ms() < c->deadline_ms)
+        *ret_again = commit_sent ? AGAIN_ASK : AGAIN_NEW;
     else if (r < 0 && (strcmp(c->sqlstate, "40P01") == 0 || strcmp(c->sqlstate, "40001") == 0))
         *ret_again = AGAIN_SAME;
     return r;
+}
+
+/* What became of a transaction whose COMMIT wasn't answered: 1 it is done, 0 it is not, -errno nobody knows. */
+static int ask_outcome(struct store *s, int64_t number_, int64_t deadline_ms)
+{
+    if (deadline_ms > clock_mono_ms() + ASK_MS)
+        deadline_ms = clock_mono_ms() + ASK_MS;
+    for (;;) {
+        cleanup_err struct err why = {0};
+        cleanup_result PGresult *res = NULL;
+        struct conn *c = NULL;
+        int r = pool_checkout(s, deadline_ms, &c, &why);
+
+        if (r == 0) {
+            r = q(c, &res, &why, "SELECT pg_xact_status($1::text::xid8)", "i", number_);
+            pool_checkin(s, c);
+        }
+        if (r == 0 && str_equal(col_text(res, 0, 0), "committed"))
+            return 1;
+        if ((r == 0 && str_equal(col_text(res, 0, 0), "aborted")) || r == -EINVAL) /* a number the server never gave: lost in a crash */
+            return 0;
+        if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms) /* the server is away, or still at it */
+            return r ? r : -EIO;
+        clock_sleep_ms(ASK_PAUSE_MS);
+    }
 }
 
 int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err *e)
@@ -376,11 +424,12 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
         cleanup_err struct err why = {0};
         struct conn *c = NULL;
         enum again again = AGAIN_NO;
+        int64_t number_ = 0;
         int r = pool_checkout(s, deadline, &c, &why);
 
         if (r == 0) {
             c->bounded = mode == TX_BOUNDED;
-            r = run_once(c, mode, fn, arg, &again, &why);
+            r = run_once(c, mode, fn, arg, &again, &number_, &why);
             pool_checkin(s, c);
         } else if (mode == TX_BOUNDED && r == -ETIMEDOUT) {
             r = -EIO;
@@ -388,6 +437,13 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
         }
         if (r >= 0)
             return r;
+        if (again == AGAIN_ASK) {
+            int done = ask_outcome(s, number_, deadline);
+
+            if (done > 0)
+                return 0;
+            again = done == 0 ? AGAIN_NEW : AGAIN_NO;
+        }
         if (attempt >= RETRIES || again == AGAIN_NO || (again == AGAIN_NEW && reconnected)) {
             err_move(e, &why);
             return r;

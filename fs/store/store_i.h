@@ -47,7 +47,8 @@ void pool_checkin(struct store *s, struct conn *c);
 enum tx_mode {
     TX_READ,      /* one consistent view, read only; run again when the connection breaks */
     TX_READ_LONG, /* the same with minutes instead of 30 s */
-    TX_WRITE,     /* read committed; run again after a deadlock, and after a broken connection unless COMMIT was sent */
+    TX_WRITE,     /* read committed; run again after a deadlock, and after a broken connection unless it was committed: whether it
+                   * was is asked on another connection. Its body returns 0 */
     TX_WRITE_LONG,
     TX_BOUNDED,   /* TX_WRITE within 2 s */
     TX_ONE,       /* one writing statement that is its own transaction */

@@ -220,13 +220,15 @@ static int take_approve(struct command *c, const char *args, struct err *e)
 static int take_reject(struct command *c, const char *args, struct err *e)
 {
     cleanup_free char *id = NULL;
+    bool blank_follows = false;
 
     if (args && str_starts(args, "id=")) {
         args += strlen("id=");
+        blank_follows = *args == ' ' || *args == '\t';
         id = next_word(&args);
         if (!id)
             return no_memory(e);
-        if (!*id)
+        if (!*id || blank_follows)
             return usage_error(c->control, e, "no id after \"id=\"");
     }
     return add_decision(c, DECIDE_REJECT, id, args && *args ? args : NULL, e);
@@ -266,14 +268,16 @@ static int take_name(struct command *c, const char *args, struct err *e)
 static int take_confirm(struct command *c, const char **p, struct err *e)
 {
     const char *s = *p + strspn(*p, " \t");
+    bool blank_follows;
 
     if (!str_starts(s, "confirm="))
         return 0;
     *p = s + strlen("confirm=");
+    blank_follows = **p == ' ' || **p == '\t';
     c->confirm = next_word(p);
     if (!c->confirm)
         return no_memory(e);
-    return *c->confirm ? 0 : usage_error(c->control, e, "no branch id after \"confirm=\"");
+    return *c->confirm && !blank_follows ? 0 : usage_error(c->control, e, "no branch id after \"confirm=\"");
 }
 
 static int parse_row(const struct verb_row *row, const char *p, struct command *c, struct err *e)

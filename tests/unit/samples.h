@@ -1,4 +1,4 @@
-/* The real saved states that tests read: copies in tests/data, and the big ones in $SAMPLES (../shared/samples) if it is there. */
+/* The real saved states that tests read: copies in tests/data, and the big ones in $SAMPLES (../shared/samples), if there. */
 #ifndef TESTS_UNIT_SAMPLES_H
 #define TESTS_UNIT_SAMPLES_H
 

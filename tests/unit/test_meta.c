@@ -32,8 +32,10 @@ static void test_all_fields(void **state)
 
     (void)state;
     accepted("{\"run_id\":\"r\",\"step_id\":\"s\",\"parent\":\"p\",\"framework\":\"crewai\",\"framework_version\":\"1.8\","
-             "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\",\"reason\":\"before the drop\",\"pin\":true,"
-             "\"expires_at\":\"2026-12-01T00:00:00+01:00\",\"agent\":\"A\",\"pending\":[{\"id\":\"c\"}],\"team\":{\"n\":[1,null]}}", &m);
+             "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\",\"reason\":\"before the drop\","
+             "\"pin\":true,"
+             "\"expires_at\":\"2026-12-01T00:00:00+01:00\",\"agent\":\"A\",\"pending\":[{\"id\":\"c\"}],\"team\":{\"n\":[1,"
+             "null]}}", &m);
     assert_string_equal(m.run_id, "r");
     assert_string_equal(m.step_id, "s");
     assert_string_equal(m.parent, "p");
@@ -134,7 +136,8 @@ static void test_fixed_fields(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_fields),     cmocka_unit_test(test_nothing_given), cmocka_unit_test(test_refusals_name_the_field),
+        cmocka_unit_test(test_all_fields),     cmocka_unit_test(test_nothing_given),
+                         cmocka_unit_test(test_refusals_name_the_field),
         cmocka_unit_test(test_traceparent),    cmocka_unit_test(test_fixed_fields),
     };
 

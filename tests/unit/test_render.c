@@ -41,47 +41,20 @@ static void test_checkpoint_json(void **state)
     read_named("py_seed_interrupted.json", &bytes, &info);
     assert_int_equal(render_checkpoint_json(&out, &f, &info), 0);
     assert_string_equal(out.data,
-                        "{\n"
-                        "  \"id\": \"0198f00d\",\n"
-                        "  \"name\": \"pre_drop_table\",\n"
-                        "  \"parent\": \"0197\",\n"
-                        "  \"framework\": \"openai-agents-python\",\n"
-                        "  \"framework_version\": \"0.22.0\",\n"
-                        "  \"schema_version\": \"1.16\",\n"
-                        "  \"agent\": \"DB Admin\",\n"
-                        "  \"turn\": 2,\n"
-                        "  \"max_turns\": 10,\n"
-                        "  \"usage\": {\n"
-                        "    \"requests\": 2,\n"
-                        "    \"input\": 640,\n"
-                        "    \"output\": 24,\n"
-                        "    \"total\": 664\n"
-                        "  },\n"
-                        "  \"status\": \"interrupted\",\n"
-                        "  \"created_at\": \"2025-11-24T16:00:00.123Z\",\n"
-                        "  \"state\": {\n"
-                        "    \"bytes\": 12244,\n"
+                        "{\n  \"id\": \"0198f00d\",\n  \"name\": \"pre_drop_table\",\n  \"parent\": \"0197\",\n"
+                        "  \"framework\": \"openai-agents-python\",\n  \"framework_version\": \"0.22.0\",\n"
+                        "  \"schema_version\": \"1.16\",\n  \"agent\": \"DB Admin\",\n  \"turn\": 2,\n"
+                        "  \"max_turns\": 10,\n  \"usage\": {\n    \"requests\": 2,\n    \"input\": 640,\n"
+                        "    \"output\": 24,\n    \"total\": 664\n  },\n  \"status\": \"interrupted\",\n"
+                        "  \"created_at\": \"2025-11-24T16:00:00.123Z\",\n  \"state\": {\n    \"bytes\": 12244,\n"
                         "    \"sha256\": \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n"
-                        "  },\n"
-                        "  \"pending\": [\n"
-                        "    {\n"
-                        "      \"id\": \"call_00000000000000000001\",\n"
-                        "      \"tool\": \"drop_users_table\",\n"
-                        "      \"agent\": \"DB Admin\",\n"
+                        "  },\n  \"pending\": [\n    {\n      \"id\": \"call_00000000000000000001\",\n"
+                        "      \"tool\": \"drop_users_table\",\n      \"agent\": \"DB Admin\",\n"
                         "      \"kind\": \"approval\",\n"
                         "      \"arguments_sha256\": \"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\"\n"
-                        "    }\n"
-                        "  ],\n"
-                        "  \"derived\": [\n"
-                        "    \"schema_version\",\n"
-                        "    \"agent\",\n"
-                        "    \"turn\",\n"
-                        "    \"max_turns\",\n"
-                        "    \"usage\",\n"
-                        "    \"status\",\n"
-                        "    \"pending\"\n"
-                        "  ]\n"
-                        "}\n");
+                        "    }\n  ],\n  \"derived\": [\n    \"schema_version\",\n    \"agent\",\n"
+                        "    \"turn\",\n    \"max_turns\",\n    \"usage\",\n    \"status\",\n"
+                        "    \"pending\"\n  ]\n}\n");
 }
 
 static void test_supplied_wins_and_conflicts_show(void **state)
@@ -122,7 +95,8 @@ static void test_raw_and_database_only(void **state)
     a = parsed(&raw);
     assert_string_equal(json_string_value(json_object_get(a, "framework")), "raw");
     assert_int_equal(json_array_size(json_object_get(a, "derived")), 0);
-    assert_string_equal(json_string_value(json_object_get(json_object_get(a, "trace"), "id")), "0af7651916cd43dd8448eb211c80319c");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(a, "trace"), "id")),
+                        "0af7651916cd43dd8448eb211c80319c");
     f.state_sha256 = NULL;
     assert_int_equal(render_checkpoint_json(&none, &f, NULL), 0);
     b = parsed(&none);
@@ -140,8 +114,9 @@ static void test_snapshot_json(void **state)
 
     (void)state;
     assert_int_equal(render_snapshot_json(&out, &f), 0);
-    assert_string_equal(out.data, "{\n  \"project_id\": \"p\",\n  \"branch_id\": \"br-1\",\n  \"id\": \"snap-1\",\n  \"name\": \"pre\",\n"
-                                  "  \"requested_at\": \"2025-11-24T16:00:00.000Z\",\n  \"captured_at\": \"2025-11-24T16:00:00.250Z\",\n"
+    assert_string_equal(out.data, "{\n  \"project_id\": \"p\",\n  \"branch_id\": \"br-1\",\n  \"id\": \"snap-1\",\n  "
+                        "\"name\": \"pre\",\n  \"requested_at\": \"2025-11-24T16:00:00.000Z\",\n  \"captured_at\": "
+                                  "\"2025-11-24T16:00:00.250Z\",\n"
                                   "  \"lag_ms\": 250,\n  \"lsn\": \"0/1A2B3C\",\n  \"full_size\": 31457280\n}\n");
 }
 
@@ -177,9 +152,11 @@ static void test_transcript_of_the_guide(void **state)
 {
     cleanup_buf struct buf bytes = {0}, out = {0};
     static const char *const holds[] = {
-        "# pre_drop_table\n", "- agent: `DB Admin`\n", "## Input\n\n```text\nAdd Charlie to the database, then drop the users table entirely.\n```\n",
+        "# pre_drop_table\n", "- agent: `DB Admin`\n",
+        "## Input\n\n```text\nAdd Charlie to the database, then drop the users table entirely.\n```\n",
         "### 1. Call of `add_user` (`call_00000000000000000000`), by `DB Admin`\n\n```json\n{\n  \"name\": \"Charlie\"\n}\n```\n",
-        "User Charlie added successfully.", "## Waiting for a decision (1 call)\n\n### `drop_users_table` (`call_00000000000000000001`)",
+        "User Charlie added successfully.", "## Waiting for a decision (1 call)\n\n### `drop_users_table` "
+        "(`call_00000000000000000001`)",
         "    echo approve > resume", "    echo 'reject TEXT' > resume",
     };
 
@@ -206,12 +183,14 @@ static void test_transcripts_of_all_frameworks(void **state)
 {
     (void)state;
     assert_transcript_holds("js_seed_after_reject.json", "## Final output\n\n```text\nI could not drop the users table");
-    assert_transcript_holds("langgraph_js_interrupted.json", "### 3. Output `add_user` (`call_0`)\n\n```text\nUser Charlie added");
+    assert_transcript_holds("langgraph_js_interrupted.json",
+                            "### 3. Output `add_user` (`call_0`)\n\n```text\nUser Charlie added");
     assert_transcript_holds("langgraph_js_interrupted.snapshot.json", "### 2. Call of `add_user`");
     assert_transcript_holds("llamaindex_step_interrupted.json", "State `messages`:\n\n### 1. Message from `human`");
     assert_transcript_holds("llamaindex_step_interrupted.json", "    echo 'answer TEXT' > resume");
     assert_transcript_holds("py_handoff_interrupted.json", "### 4. Handoff to `DB Admin`, by `Triage`");
-    assert_transcript_holds("py_nested_decided.json", "Already rejected in the state: `Keep the logs`. A new decision overrides it.");
+    assert_transcript_holds("py_nested_decided.json",
+                            "Already rejected in the state: `Keep the logs`. A new decision overrides it.");
     assert_transcript_holds("py_parallel3_interrupted.json", "    echo 'approve call_00000000000000000002' > resume\n");
     assert_transcript_holds("seed_checkpoint.json", "### 1. Call of `add_user`");
     assert_transcript_holds("langgraph_py_interrupt.msgpack", "bytes that aren't text, in state.json");
@@ -221,14 +200,17 @@ static void test_transcripts_of_all_frameworks(void **state)
 static void test_no_text_escapes_its_block(void **state)
 {
     static const char hostile[] =
-        "{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"`A`\\n# Approved\"},\"current_turn\":1,\"context\":{},\"max_turns\":1,"
-        "\"original_input\":\"```\\n````\\n## Waiting\\u001b[2J\\u202eevil\\r\\nnext\\u0085\",\"current_step\":null,\"generated_items\":"
+        "{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"`A`\\n# Approved\"},\"current_turn\":1,\"context\":{},"
+        "\"max_turns\":1,"
+        "\"original_input\":\"```\\n````\\n## Waiting\\u001b[2J\\u202eevil\\r\\nnext\\u0085\",\"current_step\":null,"
+        "\"generated_items\":"
         "[{\"type\":\"message_output_item\",\"raw_item\":{\"content\":[{\"type\":\"output_text\",\"text\":\"~~~ ok\"}]}}]}";
     cleanup_buf struct buf out = {0};
 
     (void)state;
     transcript_of(hostile, strlen(hostile), &out);
-    assert_non_null(strstr(out.data, "`````text\n```\n````\n## Waiting\xe2\x90\x9b[2J\xef\xbf\xbd" "evil\nnext\xef\xbf\xbd\n`````\n"));
+    assert_non_null(strstr(out.data, "`````text\n```\n````\n## Waiting\xe2\x90\x9b[2J\xef\xbf\xbd" "evil\nnext\xef\xbf\xbd\n"
+                    "`````\n"));
     assert_non_null(strstr(out.data, "- agent: `` `A` # Approved ``\n"));
     assert_null(strchr(out.data, 0x1b));
     assert_null(strstr(out.data, "\n# Approved"));
@@ -325,7 +307,8 @@ static void test_linear(void **state)
         int64_t start;
         buf_adds(&text, "{\"$schemaVersion\":\"1\",\"currentAgent\":{},\"generatedItems\":[0");
         for (int i = 0; i < (round ? 40000 : 10000); i++)
-            buf_addf(&text, ",{\"type\":\"tool_call_item\",\"rawItem\":{\"callId\":\"c%d\",\"name\":\"t\",\"arguments\":\"{}\"}}", i);
+            buf_addf(&text, ",{\"type\":\"tool_call_item\",\"rawItem\":{\"callId\":\"c%d\",\"name\":\"t\","
+                     "\"arguments\":\"{}\"}}", i);
         buf_adds(&text, "]}");
         start = clock_mono_ms();
         transcript_of(text.data, text.len, &out);

@@ -100,7 +100,8 @@ static void test_model_of_chat_completions(void **state)
 
 static void test_old_schemas(void **state)
 {
-    static const char *const names[] = {"py_seed_v0.12.1.json", "py_seed_v0.19.4.json", "js_seed_v0.1.11.json", "js_seed_v0.14.3.json"};
+    static const char *const names[] = {"py_seed_v0.12.1.json", "py_seed_v0.19.4.json", "js_seed_v0.1.11.json",
+        "js_seed_v0.14.3.json"};
 
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -214,10 +215,12 @@ static void test_exact_decision_overrides_sticky(void **state)
     cleanup_state_info struct state_info info = {0};
 
     (void)state;
-    read_text("{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"A\"},\"current_turn\":1,\"original_input\":\"\",\"max_turns\":"
+    read_text("{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"A\"},\"current_turn\":1,\"original_input\":\"\","
+              "\"max_turns\":"
               "null,\"context\":{\"approvals\":{\"ns.drop\":{\"approved\":true,\"rejected\":[]},\"drop\":{\"approved\":[],"
               "\"rejected\":[\"c2\"],\"rejection_messages\":{\"c2\":\"no\"}}}},\"current_step\":{\"interruptions\":["
-              "{\"raw_item\":{\"call_id\":\"c1\"},\"tool_name\":\"drop\"},{\"raw_item\":{\"call_id\":\"c2\"},\"tool_name\":\"drop\"},"
+              "{\"raw_item\":{\"call_id\":\"c1\"},\"tool_name\":\"drop\"},{\"raw_item\":{\"call_id\":\"c2\"},"
+              "\"tool_name\":\"drop\"},"
               "{\"raw_item\":{\"id\":\"m1\",\"type\":\"shell_call\",\"action\":{\"commands\":[\"ls\"],\"n\":1.10}}}]}}",
               &info);
     assert_int_equal(info.pending_count, 3);
@@ -233,10 +236,11 @@ static void test_hosted_mcp_decision(void **state)
     cleanup_state_info struct state_info info = {0};
 
     (void)state;
-    read_text("{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"A\"},\"current_turn\":1,\"original_input\":\"\",\"max_turns\":1,"
+    read_text("{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"A\"},\"current_turn\":1,\"original_input\":\"\","
+              "\"max_turns\":1,"
               "\"context\":{\"hosted_mcp_approvals\":[{\"identity\":{\"type\":\"request\",\"request_id\":\"mcpr_1\"},"
-              "\"decision\":{\"approved\":true,\"rejected\":[]}}]},\"current_step\":{\"type\":\"next_step_interruption\",\"data\":"
-              "{\"interruptions\":[{\"raw_item\":{\"id\":\"mcpr_1\",\"name\":\"q\",\"arguments\":\"{ }\"}},"
+              "\"decision\":{\"approved\":true,\"rejected\":[]}}]},\"current_step\":{\"type\":\"next_step_interruption\","
+              "\"data\":{\"interruptions\":[{\"raw_item\":{\"id\":\"mcpr_1\",\"name\":\"q\",\"arguments\":\"{ }\"}},"
               "{\"raw_item\":{\"id\":\"mcpr_2\",\"name\":\"q\",\"arguments\":\"{ }\"}}]}}}",
               &info);
     assert_int_equal(info.pending[0].decision, CALL_APPROVED);
@@ -315,8 +319,10 @@ static void test_langgraph_interrupt_forms(void **state)
     read_text("{\"checkpoint\":{\"v\":4,\"id\":\"k\",\"channel_versions\":{},\"channel_values\":{}},\"parent_config\":null,"
               "\"pending_writes\":[[\"t1\",\"__interrupt__\",[{\"value\":\"Which table?\",\"id\":\"i1\"}]],"
               "[\"t2\",\"__interrupt__\",[{\"value\":[{\"action_request\":{\"action\":\"drop\",\"args\":{\"n\":0.10}},"
-              "\"config\":{\"allow_accept\":true,\"allow_ignore\":true,\"allow_edit\":false,\"allow_respond\":true}}],\"ns\":[\"x\"]}]],"
-              "[\"t3\",\"__interrupt__\",[{\"id\":\"i3\",\"value\":{\"action_requests\":[{\"name\":\"a\",\"args\":{}},{\"name\":\"b\","
+              "\"config\":{\"allow_accept\":true,\"allow_ignore\":true,\"allow_edit\":false,\"allow_respond\":true}}],"
+              "\"ns\":[\"x\"]}]],"
+              "[\"t3\",\"__interrupt__\",[{\"id\":\"i3\",\"value\":{\"action_requests\":[{\"name\":\"a\",\"args\":{}},"
+              "{\"name\":\"b\","
               "\"args\":{}}],\"review_configs\":[{\"action_name\":\"b\",\"allowed_decisions\":[\"approve\"]}]}}]],"
               "[\"t3\",\"__resume__\",[{\"decisions\":[{\"type\":\"approve\"},{\"type\":\"reject\",\"message\":\"no\"}]}]]]}",
               &info);
@@ -347,7 +353,8 @@ static void test_llamaindex(void **state)
     assert_string_equal(info.schema_version, "1");
     assert_int_equal(info.status, RUN_WAITING_INPUT);
     assert_true(state_waits_for_input(&info));
-    read_text("{\"version\":1,\"is_running\":true,\"workers\":{\"ask\":{\"queue\":[],\"in_progress\":[\"e\"],\"collected_waiters\":"
+    read_text("{\"version\":1,\"is_running\":true,\"workers\":{\"ask\":{\"queue\":[],\"in_progress\":[\"e\"],"
+              "\"collected_waiters\":"
               "[{\"waiter_id\":\"w1\",\"resolved_event\":null},{\"waiter_id\":\"w2\",\"resolved_event\":\"{}\"}]}}}", &waiting);
     assert_int_equal(waiting.pending_count, 1);
     assert_string_equal(waiting.pending[0].id, "w1");
@@ -359,8 +366,10 @@ static void test_other_frameworks(void **state)
     cleanup_state_info struct state_info ms = {0}, autogen = {0}, pydantic = {0};
 
     (void)state;
-    read_text("{\"workflow_name\":\"w\",\"graph_signature_hash\":\"h\",\"checkpoint_id\":\"k2\",\"previous_checkpoint_id\":\"k1\","
-              "\"timestamp\":\"2026-01-02T03:04:05Z\",\"pending_request_info_events\":{\"r1\":{\"q\":1}},\"iteration_count\":3}", &ms);
+    read_text("{\"workflow_name\":\"w\",\"graph_signature_hash\":\"h\",\"checkpoint_id\":\"k2\","
+              "\"previous_checkpoint_id\":\"k1\","
+              "\"timestamp\":\"2026-01-02T03:04:05Z\",\"pending_request_info_events\":{\"r1\":{\"q\":1}},"
+              "\"iteration_count\":3}", &ms);
     assert_int_equal(ms.framework, FRAMEWORK_MS_AGENT);
     assert_string_equal(ms.step_id, "k2");
     assert_string_equal(ms.parent, "k1");
@@ -368,10 +377,12 @@ static void test_other_frameworks(void **state)
     read_text("{\"type\":\"TeamState\",\"version\":\"1.0.0\",\"agent_states\":{}}", &autogen);
     assert_int_equal(autogen.framework, FRAMEWORK_AUTOGEN);
     read_text("[{\"kind\":\"request\",\"parts\":[{\"part_kind\":\"user-prompt\",\"content\":\"hi\"}]},{\"kind\":\"response\","
-              "\"model_name\":\"m\",\"run_id\":\"r\",\"usage\":{\"input_tokens\":5,\"output_tokens\":2},\"parts\":[{\"part_kind\":"
-              "\"tool-call\",\"tool_name\":\"a\",\"args\":\"{\\\"x\\\": 1}\",\"tool_call_id\":\"c1\"},{\"part_kind\":\"tool-call\","
-              "\"tool_name\":\"b\",\"args\":{\"y\":2},\"tool_call_id\":\"c2\"}]},{\"kind\":\"request\",\"run_id\":\"r\",\"parts\":["
-              "{\"part_kind\":\"tool-return\",\"tool_call_id\":\"c1\",\"content\":\"ok\"}]}]", &pydantic);
+              "\"model_name\":\"m\",\"run_id\":\"r\",\"usage\":{\"input_tokens\":5,\"output_tokens\":2},"
+              "\"parts\":[{\"part_kind\":"
+              "\"tool-call\",\"tool_name\":\"a\",\"args\":\"{\\\"x\\\": 1}\",\"tool_call_id\":\"c1\"},"
+              "{\"part_kind\":\"tool-call\","
+              "\"tool_name\":\"b\",\"args\":{\"y\":2},\"tool_call_id\":\"c2\"}]},{\"kind\":\"request\",\"run_id\":\"r\","
+              "\"parts\":[{\"part_kind\":\"tool-return\",\"tool_call_id\":\"c1\",\"content\":\"ok\"}]}]", &pydantic);
     assert_int_equal(pydantic.framework, FRAMEWORK_PYDANTIC_AI);
     assert_string_equal(pydantic.model, "m");
     assert_string_equal(pydantic.run_id, "r");
@@ -381,8 +392,10 @@ static void test_other_frameworks(void **state)
 
 static void test_raw(void **state)
 {
-    static const char *const texts[] = {"", "  ", "plain text", "{\"a\":1}", "[1,2]", "42", "\"x\"", "null", "{\"a\":", "\x82\xa1k\x01",
-                                        "{\"a\":1}\n{\"a\":2}\n", "[]", "{}", "[{\"kind\":1}]", "{\"snapshot_id\":1,\"agent_state\":{}}"};
+    static const char *const texts[] = {"", "  ", "plain text", "{\"a\":1}", "[1,2]", "42", "\"x\"", "null", "{\"a\":",
+        "\x82\xa1k\x01",
+                                        "{\"a\":1}\n{\"a\":2}\n", "[]", "{}", "[{\"kind\":1}]",
+                                        "{\"snapshot_id\":1,\"agent_state\":{}}"};
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -403,8 +416,9 @@ static void test_what_other_parsers_refuse(void **state)
 
     (void)state;
     read_text("\xef\xbb\xbf{\"$schemaVersion\":\"1.16\",\"x\":NaN,\"y\":[-Infinity,1e999,123456789012345678901234567890],"
-              "\"current_turn\":99999999999999999999,\"current_agent\":{\"name\":\"first\",\"name\":\"A\\u0000\\ud800\xff\\ud83d\\ude00\"},"
-              "\"original_input\":\"a\nb\",\"max_turns\":-5,\"context\":{},\"current_step\":{\"data\":{\"interruptions\":[{\"raw_item\":"
+              "\"current_turn\":99999999999999999999,\"current_agent\":{\"name\":\"first\","
+              "\"name\":\"A\\u0000\\ud800\xff\\ud83d\\ude00\"},\"original_input\":\"a\nb\",\"max_turns\":-5,\"context\":{},"
+              "\"current_step\":{\"data\":{\"interruptions\":[{\"raw_item\":"
               "{\"call_id\":\"c\",\"arguments\":\"{\\\"n\\\": 1.0, \\\"n\\\": 1.0}\"},\"tool_name\":\"t\"}]}}}", &info);
     assert_int_equal(info.framework, FRAMEWORK_OPENAI_PYTHON);
     assert_string_equal(info.agent, "A\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80");
@@ -422,8 +436,8 @@ static void test_same_ids_are_told_apart(void **state)
     cleanup_state_info struct state_info info = {0};
 
     (void)state;
-    read_text("{\"$schemaVersion\":\"1\",\"currentAgent\":{},\"currentStep\":{\"data\":{\"interruptions\":[{\"rawItem\":{\"callId\":\"c\"}},"
-              "{\"rawItem\":{\"callId\":\"c\"}},{\"rawItem\":{}},{\"rawItem\":{\"callId\":\"c\"}}]}}}", &info);
+    read_text("{\"$schemaVersion\":\"1\",\"currentAgent\":{},\"currentStep\":{\"data\":{\"interruptions\":[{\"rawItem\":{\"cal"
+              "lId\":\"c\"}},{\"rawItem\":{\"callId\":\"c\"}},{\"rawItem\":{}},{\"rawItem\":{\"callId\":\"c\"}}]}}}", &info);
     assert_int_equal(info.pending_count, 4);
     assert_string_equal(info.pending[0].id, "c");
     assert_string_equal(info.pending[1].id, "c~2");
@@ -544,15 +558,16 @@ static void test_deep_nesting(void **state)
 
 static void test_json_text(void **state)
 {
-    static const char source[] = " {\"a\" : [1.10, -0, 1e5, 1e9999, 01, NaN, \"\\/\\u00e9\\b\\ud800\"], \"b\":{}, \"c\" : [ ] , \"a\": null} ";
+    static const char source[] = " {\"a\" : [1.10, -0, 1e5, 1e9999, 01, NaN, \"\\/\\u00e9\\b\\ud800\"], \"b\":{}, \"c\" : [ ] "
+        ", \"a\": null} ";
     cleanup_jdoc struct jdoc d = {0};
     cleanup_buf struct buf compact = {0}, pretty = {0}, bad = {0};
 
     (void)state;
     assert_int_equal(jdoc_parse(source, strlen(source), &d), 0);
     j_add_compact(&compact, j_root(&d));
-    assert_string_equal(compact.data, "{\"a\":[1.10,-0,1e5,\"1e9999\",\"01\",\"NaN\",\"/\xc3\xa9\\b\xef\xbf\xbd\"],\"b\":{},\"c\":[],"
-                                      "\"a\":null}");
+    assert_string_equal(compact.data, "{\"a\":[1.10,-0,1e5,\"1e9999\",\"01\",\"NaN\",\"/\xc3\xa9\\b\xef\xbf\xbd\"],\"b\":{},"
+                        "\"c\":[],\"a\":null}");
     assert_int_equal(json_add_indented(&pretty, "{\"a\":[1,{\"b\":[]}],\"c\":{}}", 25), 0);
     assert_string_equal(pretty.data, "{\n  \"a\": [\n    1,\n    {\n      \"b\": []\n    }\n  ],\n  \"c\": {}\n}\n");
     assert_int_equal(json_add_indented(&bad, "{,}", 3), -EINVAL);

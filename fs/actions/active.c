@@ -276,6 +276,8 @@ int active_join(struct engine *g, struct err *e)
             r = err_set(e, EINVAL, "branch %s has no read-write endpoint; make one in Neon", branch);
         if (r == 0)
             r = store_line_create(g->c.store, g->c.project_id, branch, endpoint, &line, e);
+        if (r == -EEXIST) /* another mount was a moment faster */
+            r = known_line(g, branch, &line, e);
     }
     if (r < 0)
         return r;

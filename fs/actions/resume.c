@@ -108,6 +108,8 @@ static int announce(struct waking *w, struct err *e)
 
     if (!activity)
         return err_set(e, ENOMEM, "out of memory");
+    data_set(w->r, "agent_id", w->r->uid); /* so that whoever takes over can see when it has ended */
+    data_set(w->r, "host", w->r->g->host);
     return journal_step(w->r, "agent", activity, e);
 }
 
@@ -120,6 +122,7 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
         .cwd = g->c.cwd,
         .set_env = (const char *const *)w->env,
         .unset_env = unset,
+        .id = w->r->uid,
         .lease_seconds = LEASE_SECONDS,
     };
     int r;
@@ -132,12 +135,7 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
         return err_set(e, ENOMEM, "out of memory");
     if ((r = store_output_reset(g->c.store, w->r->checkpoint, e)) < 0 || (r = announce(w, e)) < 0)
         return r;
-    if ((r = agent_start(&spec, ret, e)) < 0)
-        return r;
-    data_set(w->r, "agent_id", agent_id(*ret));
-    data_set(w->r, "host", g->host);
-    journal_step(w->r, "agent", NULL, NULL); /* so that whoever takes over can see that it has ended */
-    return 0;
+    return agent_start(&spec, ret, e);
 }
 
 static void flush(struct waking *w)

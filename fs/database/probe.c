@@ -17,7 +17,8 @@
 #define REFUSALS 3    /* a proxy can refuse a password for a moment after a restore; this often in a row is an answer */
 
 /* The URI as keywords and values, with a name that the server's administrator recognises. */
-static int parse(const char *uri, const char ***ret_keywords, const char ***ret_values, PQconninfoOption **ret_options, struct err *e)
+static int parse(const char *uri, const char ***ret_keywords, const char ***ret_values, PQconninfoOption **ret_options,
+                 struct err *e)
 {
     char *message = NULL;
     PQconninfoOption *options = PQconninfoParse(uri, &message);

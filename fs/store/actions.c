@@ -52,8 +52,8 @@ static int check_attempt(const struct ck_row *k, bool again, struct err *e)
     if (str_equal(state, "failed") || str_equal(state, "unknown")) {
         if (again)
             return 0;
-        return err_set(e, EALREADY, "%s was decided already and %s: `again …` decides once more, a restore opens a new attempt", k->name,
-                       strcmp(state, "failed") == 0 ? "the agent failed" : "nobody knows how the agent ended");
+        return err_set(e, EALREADY, "%s was decided already and %s: `again …` decides once more, a restore opens a new attempt",
+                       k->name, strcmp(state, "failed") == 0 ? "the agent failed" : "nobody knows how the agent ended");
     }
     return err_set(e, EALREADY, "%s was decided already: restore it first to decide anew", k->name);
 }
@@ -130,8 +130,8 @@ static int fail_queued_takes(struct conn *c, const struct ck_row *k, const char 
                            .by = col_text(res, i, 4), .code = ESTALE, .message = why};
 
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET phase = 'failed', note = $2, changed_at = checkpointfs.now_ns() WHERE id = $1", "is",
-              ev.checkpoint, why);
+              "UPDATE checkpointfs.checkpoints SET phase = 'failed', note = $2, changed_at = checkpointfs.now_ns()"
+              " WHERE id = $1", "is", ev.checkpoint, why);
         if (r == 0)
             r = event_append(c, &ev, e);
     }
@@ -235,7 +235,8 @@ static int refuse_fn(struct conn *c, void *arg, struct err *e)
     cleanup_json json_t *more = json_pack("{s:s, s:o*}", "kind", kind_names[b->kind], "command", json_text(b->command));
     struct act_new n = {.kind = b->kind, .state = ACTION_REFUSED, .line_id = b->line_id, .mount_id = b->mount_id,
                         .command = b->command, .by = by, .code = a->code, .message = a->message};
-    struct event ev = {.what = "command.refused", .line_id = b->line_id, .by = by, .code = a->code, .message = a->message, .more = more};
+    struct event ev = {.what = "command.refused", .line_id = b->line_id, .by = by, .code = a->code, .message = a->message,
+                       .more = more};
     int r = by && more ? line_lock(c, b->line_id, e) : err_set(e, ENOMEM, "out of memory");
 
     if (r == 0 && b->checkpoint) {
@@ -295,8 +296,8 @@ static int step_fn(struct conn *c, void *arg, struct err *e)
         r = act_doc(c, act.id, act.checkpoint, a->doc, e);
     if (r == 0 && a->activity && act.checkpoint)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET activity = nullif($2, ''), changed_at = checkpointfs.now_ns() WHERE id = $1", "is",
-              act.checkpoint, a->activity);
+              "UPDATE checkpointfs.checkpoints SET activity = nullif($2, ''), changed_at = checkpointfs.now_ns() WHERE id = $1",
+              "is", act.checkpoint, a->activity);
     return r || !act.checkpoint ? r : notify_change(c, act.checkpoint, e);
 }
 
@@ -356,8 +357,8 @@ static int finish_checkpoint(struct conn *c, const struct act_row *act, const st
               act->checkpoint);
     if (r == 0 && f->outcome)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET outcome = nullif($2, ''), changed_at = checkpointfs.now_ns() WHERE id = $1", "is",
-              act->checkpoint, f->outcome);
+              "UPDATE checkpointfs.checkpoints SET outcome = nullif($2, ''), changed_at = checkpointfs.now_ns()"
+              " WHERE id = $1", "is", act->checkpoint, f->outcome);
     return r;
 }
 

@@ -9,15 +9,15 @@
 int attempt_open(struct conn *c, int64_t checkpoint, int64_t opened_by, int64_t *ret, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
-    int r = q(c, &res, e, "INSERT INTO checkpointfs.attempts (checkpoint_id, opened_by) VALUES ($1, $2) RETURNING id", "ii", checkpoint,
-              opened_by);
+    int r = q(c, &res, e, "INSERT INTO checkpointfs.attempts (checkpoint_id, opened_by) VALUES ($1, $2) RETURNING id", "ii",
+              checkpoint, opened_by);
 
     if (r)
         return r;
     *ret = col_int(res, 0, 0);
     return q(c, NULL, e,
-             "UPDATE checkpointfs.checkpoints SET attempt_id = $2, outcome = NULL, changed_at = checkpointfs.now_ns() WHERE id = $1",
-             "ii", checkpoint, *ret);
+             "UPDATE checkpointfs.checkpoints SET attempt_id = $2, outcome = NULL, changed_at = checkpointfs.now_ns()"
+             " WHERE id = $1", "ii", checkpoint, *ret);
 }
 
 int attempt_set(struct conn *c, int64_t attempt, const char *state, struct err *e)
@@ -32,7 +32,8 @@ static json_t *decision_list(json_t *doc)
 }
 
 /* Stores one decision with the SHA-256 of the arguments that the call has in the sealed checkpoint. */
-static int store_one(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t action, json_t *d, json_t *decided, struct err *e)
+static int store_one(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t action, json_t *d, json_t *decided,
+                     struct err *e)
 {
     const char *id = json_string_value(json_object_get(d, "id"));
     const char *word = json_string_value(json_object_get(d, "decision"));
@@ -47,8 +48,8 @@ static int store_one(struct conn *c, int64_t checkpoint, int64_t attempt, int64_
     if (!detail)
         return err_set(e, ENOMEM, "out of memory");
     r = q(c, &res, e,
-          "SELECT arguments_sha256, tool FROM checkpointfs.calls WHERE checkpoint_id = $1 AND call_id = $2 ORDER BY ord LIMIT 1", "is",
-          checkpoint, id);
+          "SELECT arguments_sha256, tool FROM checkpointfs.calls WHERE checkpoint_id = $1 AND call_id = $2 ORDER BY ord LIMIT 1",
+          "is", checkpoint, id);
     if (r == 0 && PQntuples(res) == 0)
         r = err_set(e, EINVAL, "the checkpoint has no call %s", id);
     if (r == 0 && meant && !str_equal(meant, col_text(res, 0, 0)))
@@ -80,12 +81,13 @@ static int store_input(struct conn *c, int64_t attempt, int64_t action, json_t *
     detail = json_dumps(input, JSON_COMPACT | JSON_ENCODE_ANY);
     if (!detail)
         return err_set(e, ENOMEM, "out of memory");
-    return q(c, NULL, e, "INSERT INTO checkpointfs.decisions (attempt_id, action_id, decision, detail) VALUES ($1, $2, 'answer', $3)",
+    return q(c, NULL, e,
+             "INSERT INTO checkpointfs.decisions (attempt_id, action_id, decision, detail) VALUES ($1, $2, 'answer', $3)",
              "iis", attempt, action, detail);
 }
 
-int attempt_claim(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t action, const char *decisions, json_t **ret_decided,
-                  struct err *e)
+int attempt_claim(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t action, const char *decisions,
+                  json_t **ret_decided, struct err *e)
 {
     cleanup_json json_t *doc = json_loads(decisions ? decisions : "{}", JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
     cleanup_json json_t *decided = json_array();
@@ -106,13 +108,14 @@ int attempt_claim(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t a
     r = store_input(c, attempt, action, json_object_get(doc, "input"), e);
     if (r == 0)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.attempts SET state = 'claimed', claimed_by = $2, changed_at = now() WHERE id = $1", "ii", attempt,
-              action);
+              "UPDATE checkpointfs.attempts SET state = 'claimed', claimed_by = $2, changed_at = now() WHERE id = $1", "ii",
+              attempt, action);
     if (r == 0)
         r = q(c, NULL, e, "UPDATE checkpointfs.actions SET attempt_id = $2 WHERE id = $1", "ii", action, attempt);
     if (r == 0)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET outcome = NULL, changed_at = checkpointfs.now_ns() WHERE id = $1", "i", checkpoint);
+              "UPDATE checkpointfs.checkpoints SET outcome = NULL, changed_at = checkpointfs.now_ns() WHERE id = $1", "i",
+              checkpoint);
     if (r == 0)
         *ret_decided = steal_ptr(&decided);
     return r;
@@ -141,14 +144,15 @@ int approval_requested(struct conn *c, const struct event *base, int64_t attempt
     cleanup_json json_t *more = NULL;
     struct event ev = *base;
     int r = calls ? q(c, &res, e,
-                      "SELECT call_id, tool, arguments_sha256 FROM checkpointfs.calls WHERE checkpoint_id = $1 AND decided IS NULL"
-                      " ORDER BY ord", "i", base->checkpoint)
+                      "SELECT call_id, tool, arguments_sha256 FROM checkpointfs.calls WHERE checkpoint_id = $1 AND decided"
+                      " IS NULL ORDER BY ord", "i", base->checkpoint)
                   : err_set(e, ENOMEM, "out of memory");
 
     if (r || PQntuples(res) == 0)
         return r;
     for (int i = 0; i < PQntuples(res); i++) {
-        json_t *one = json_pack("{s:o*, s:o*, s:o*}", "id", json_text(col_text(res, i, 0)), "tool", json_text(col_text(res, i, 1)),
+        json_t *one = json_pack("{s:o*, s:o*, s:o*}", "id", json_text(col_text(res, i, 0)), "tool",
+                                json_text(col_text(res, i, 1)),
                                 "arguments_sha256", json_text(col_text(res, i, 2)));
 
         if (!one || json_array_append_new(calls, one))

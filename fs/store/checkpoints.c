@@ -18,17 +18,18 @@
 static const char columns[] =
     "SELECT k.id, k.uid, k.name, k.taken_name, k.line_id, k.seq, k.phase, k.note, k.closed, k.offline_by, k.snapshot_id,"
     " k.snapshot_name, k.snapshot_project, k.snapshot_branch, k.requested_at, k.captured_at, k.lsn, k.expires_at, k.full_size,"
-    " k.diff_size, k.missing, k.created_at, k.changed_at, k.sealed_at, k.sealed_by, k.activity, k.outcome, k.run_id, k.attempt_id,"
-    " coalesce(a.state = 'open', false), k.partial_ok, k.waits_input, b.id, k.state_size, k.snapshot_bytes, k.snapshot_at,"
+    " k.diff_size, k.missing, k.created_at, k.changed_at, k.sealed_at, k.sealed_by, k.activity, k.outcome, k.run_id,"
+    " k.attempt_id, coalesce(a.state = 'open', false), k.partial_ok, k.waits_input, b.id, k.state_size, k.snapshot_bytes, k.snapshot_at,"
     " k.checkpoint_bytes, k.checkpoint_at, k.transcript_bytes, k.transcript_at, k.meta_bytes, k.meta_at, k.result_bytes,"
     " k.result_at, o.total, o.changed_at, h.size, h.changed_at, " PARTS_SIZE
     " FROM checkpointfs.checkpoints k LEFT JOIN checkpointfs.attempts a ON a.id = k.attempt_id"
-    " LEFT JOIN checkpointfs.outputs o ON o.checkpoint_id = k.id LEFT JOIN checkpointfs.history_heads h ON h.checkpoint_id = k.id";
+    " LEFT JOIN checkpointfs.outputs o ON o.checkpoint_id = k.id LEFT JOIN checkpointfs.history_heads h"
+    " ON h.checkpoint_id = k.id";
 
-/* The first unsettled action of each checkpoint. A cancel doesn't occupy a checkpoint, a take is the checkpoint's own beginning. */
+/* The first unsettled action of each checkpoint. A cancel doesn't occupy a checkpoint, a take is its own beginning. */
 static const char busy_join[] =
-    " LEFT JOIN (SELECT checkpoint_id, min(id) AS id FROM checkpointfs.actions WHERE line_id = $1 AND state IN ('queued', 'running')"
-    " AND kind NOT IN ('take', 'cancel') GROUP BY checkpoint_id) b ON b.checkpoint_id = k.id";
+    " LEFT JOIN (SELECT checkpoint_id, min(id) AS id FROM checkpointfs.actions WHERE line_id = $1"
+    " AND state IN ('queued', 'running') AND kind NOT IN ('take', 'cancel') GROUP BY checkpoint_id) b ON b.checkpoint_id = k.id";
 
 void store_checkpoint_free(struct store_checkpoint *k)
 {
@@ -39,7 +40,8 @@ void store_checkpoint_free(struct store_checkpoint *k)
         free(texts[i]);
     for (size_t i = 0; k->calls && i < k->n_calls; i++) {
         struct store_call *call = &k->calls[i];
-        char *parts[] = {call->call_id, call->filename, call->tool, call->arguments, call->agent, call->arguments_sha256, call->decided};
+        char *parts[] = {call->call_id, call->filename, call->tool, call->arguments, call->agent, call->arguments_sha256,
+                         call->decided};
 
         for (size_t j = 0; j < sizeof(parts) / sizeof(parts[0]); j++)
             free(parts[j]);
@@ -145,8 +147,8 @@ static int read_call(const PGresult *res, int row, struct store_call *ret)
 }
 
 #define CALL_COLUMNS                                                                                                             \
-    "SELECT c.checkpoint_id, c.id, c.call_id, c.filename, c.tool, c.arguments, c.agent, c.arguments_sha256, c.decided, c.is_input," \
-    " c.file_size FROM checkpointfs.calls c "
+    "SELECT c.checkpoint_id, c.id, c.call_id, c.filename, c.tool, c.arguments, c.agent, c.arguments_sha256, c.decided,"          \
+    " c.is_input, c.file_size FROM checkpointfs.calls c "
 
 /* Moves the rows of `k`, which begin at *row, into it. */
 static int attach_calls(const PGresult *res, int *row, struct store_checkpoint *k, struct err *e)
@@ -182,9 +184,9 @@ static int one_fn(struct conn *c, void *arg, struct err *e)
     struct one_args *a = arg;
     cleanup_result PGresult *res = NULL;
     cleanup_result PGresult *calls = NULL;
-    cleanup_free char *sql = str_format("%s LEFT JOIN LATERAL (SELECT min(id) AS id FROM checkpointfs.actions WHERE checkpoint_id = k.id"
-                                        " AND state IN ('queued', 'running') AND kind NOT IN ('take', 'cancel')) b ON true"
-                                        " WHERE k.id = $1", columns);
+    cleanup_free char *sql = str_format("%s LEFT JOIN LATERAL (SELECT min(id) AS id FROM checkpointfs.actions"
+                                        " WHERE checkpoint_id = k.id AND state IN ('queued', 'running')"
+                                        " AND kind NOT IN ('take', 'cancel')) b ON true WHERE k.id = $1", columns);
     int row = 0;
     int r = sql ? q(c, &res, e, sql, "i", a->id) : err_set(e, ENOMEM, "out of memory");
 
@@ -301,10 +303,12 @@ struct change_args {
     const struct store_snapshot *snap;
 };
 
-static int append(struct conn *c, const struct ck_row *k, const char *what, const struct store_who *who, json_t *more, struct err *e)
+static int append(struct conn *c, const struct ck_row *k, const char *what, const struct store_who *who, json_t *more,
+                  struct err *e)
 {
     cleanup_free char *by = who_json(who);
-    struct event ev = {.what = what, .line_id = k->line_id, .checkpoint = k->id, .uid = k->uid, .name = k->name, .by = by, .more = more};
+    struct event ev = {.what = what, .line_id = k->line_id, .checkpoint = k->id, .uid = k->uid, .name = k->name, .by = by,
+                       .more = more};
 
     return by ? event_append(c, &ev, e) : err_set(e, ENOMEM, "out of memory");
 }
@@ -323,8 +327,8 @@ static int rename_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0 && PQntuples(taken) > 0)
         r = err_set(e, EEXIST, "there is a checkpoint called %s already", a->new_name);
     if (r == 0)
-        r = q(c, NULL, e, "UPDATE checkpointfs.checkpoints SET name = $2, changed_at = checkpointfs.now_ns() WHERE id = $1", "is", k.id,
-              a->new_name);
+        r = q(c, NULL, e, "UPDATE checkpointfs.checkpoints SET name = $2, changed_at = checkpointfs.now_ns() WHERE id = $1",
+              "is", k.id, a->new_name);
     return r ? r : append(c, &k, "checkpoint.renamed", a->who, more, e);
 }
 
@@ -391,7 +395,8 @@ static int remove_fn(struct conn *c, void *arg, struct err *e)
     if (r)
         return r;
     if (k.phase != PHASE_FAILED)
-        return err_set(e, EPERM, "%s is no failed take: only `echo 'delete %s' > .control/prune` deletes a checkpoint", k.name, k.name);
+        return err_set(e, EPERM, "%s is no failed take: only `echo 'delete %s' > .control/prune` deletes a checkpoint", k.name,
+                       k.name);
     r = checkpoint_remove(c, k.id, e);
     return r ? r : append(c, &k, "checkpoint.deleted", a->who, more, e);
 }

@@ -77,8 +77,8 @@ int event_append(struct conn *c, const struct event *ev, struct err *e)
 
 int notify_change(struct conn *c, int64_t checkpoint, struct err *e)
 {
-    return q(c, NULL, e, "SELECT pg_notify('checkpointfs', line_id || ' ' || id) FROM checkpointfs.checkpoints WHERE id = $1", "i",
-             checkpoint);
+    return q(c, NULL, e, "SELECT pg_notify('checkpointfs', line_id || ' ' || id) FROM checkpointfs.checkpoints WHERE id = $1",
+             "i", checkpoint);
 }
 
 /* ---- reading by offset ----------------------------------------------------------------------------------------------- */
@@ -125,7 +125,8 @@ static int history_fn(struct conn *c, void *arg, struct err *e)
     struct window *w = arg;
     cleanup_result PGresult *res = NULL;
     int r = q(c, &res, e,
-              "SELECT history_off, bytes FROM checkpointfs.events WHERE checkpoint_id = $1 AND history_off < $2 + $3 AND history_off >="
+              "SELECT history_off, bytes FROM checkpointfs.events WHERE checkpoint_id = $1 AND history_off < $2 + $3 AND"
+              " history_off >="
               " coalesce((SELECT max(history_off) FROM checkpointfs.events WHERE checkpoint_id = $1 AND history_off <= $2), 0)"
               " ORDER BY history_off",
               "iii", w->id, w->off, (int64_t)w->n);

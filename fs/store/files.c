@@ -27,8 +27,9 @@ int file_put(struct conn *c, int64_t checkpoint, enum store_file file, const voi
 int snapshot_put(struct conn *c, int64_t checkpoint, const struct store_snapshot *snap, struct err *e)
 {
     return q(c, NULL, e,
-             "UPDATE checkpointfs.checkpoints SET snapshot_id = coalesce($2, snapshot_id), snapshot_name = coalesce($3, snapshot_name),"
-             " snapshot_project = coalesce($4, snapshot_project), snapshot_branch = coalesce($5, snapshot_branch), requested_at = $6, captured_at = $7, lsn = $8, expires_at = $9, full_size = $10, diff_size = $11, missing = $12,"
+             "UPDATE checkpointfs.checkpoints SET snapshot_id = coalesce($2, snapshot_id), snapshot_name = coalesce($3,"
+             " snapshot_name), snapshot_project = coalesce($4, snapshot_project), snapshot_branch = coalesce($5, snapshot_branch),"
+             " requested_at = $6, captured_at = $7, lsn = $8, expires_at = $9, full_size = $10, diff_size = $11, missing = $12,"
              " changed_at = checkpointfs.now_ns() WHERE id = $1",
              "issssiisiiib", checkpoint, snap->id, snap->name, snap->project_id, snap->branch_id, snap->requested_at,
              snap->captured_at, snap->lsn, snap->expires_at, snap->full_size, snap->diff_size, (int)snap->missing);
@@ -117,11 +118,15 @@ static int read_whole(struct store *s, const char *what, const char *sql, int64_
 int store_read_file(struct store *s, int64_t checkpoint, enum store_file file, struct buf *ret, struct err *e)
 {
     static const struct { const char *what; const char *sql; } table[FILE_COUNT] = {
-        [FILE_SNAPSHOT] = {"snapshot.json", "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'snapshot'"},
-        [FILE_CHECKPOINT] = {"checkpoint.json", "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'checkpoint'"},
-        [FILE_TRANSCRIPT] = {"transcript.md", "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'transcript'"},
+        [FILE_SNAPSHOT] = {"snapshot.json",
+                           "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'snapshot'"},
+        [FILE_CHECKPOINT] = {"checkpoint.json",
+                             "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'checkpoint'"},
+        [FILE_TRANSCRIPT] = {"transcript.md",
+                             "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'transcript'"},
         [FILE_META] = {"meta.json", "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'"},
-        [FILE_RESULT] = {"result", "SELECT a.doc FROM checkpointfs.checkpoints k JOIN checkpointfs.actions a ON a.id = k.result_action"
+        [FILE_RESULT] = {"result",
+                         "SELECT a.doc FROM checkpointfs.checkpoints k JOIN checkpointfs.actions a ON a.id = k.result_action"
                                    " WHERE k.id = $1"},
     };
 
@@ -142,5 +147,6 @@ int store_read_action(struct store *s, int64_t action, struct buf *ret, struct e
 
 int store_read_envelope(struct store *s, int64_t checkpoint, struct buf *ret, struct err *e)
 {
-    return read_whole(s, "the envelope", "SELECT envelope::text FROM checkpointfs.states WHERE checkpoint_id = $1", checkpoint, ret, e);
+    return read_whole(s, "the envelope", "SELECT envelope::text FROM checkpointfs.states WHERE checkpoint_id = $1", checkpoint,
+                      ret, e);
 }

@@ -60,12 +60,13 @@ int act_insert(struct conn *c, const struct act_new *n, int64_t *ret_id, char **
     if (r)
         return err_set(e, -r, "no random numbers");
     r = q(c, &res, e,
-          "INSERT INTO checkpointfs.actions (id, uid, kind, state, line_id, project_id, checkpoint_id, attempt_id, mount_id, command,"
-          " decisions, by, waiting, blocks_takes, code, message) SELECT CASE WHEN $1 = 0 THEN nextval('checkpointfs.actions_id_seq')"
+          "INSERT INTO checkpointfs.actions (id, uid, kind, state, line_id, project_id, checkpoint_id, attempt_id, mount_id,"
+          " command, decisions, by, waiting, blocks_takes, code, message) SELECT"
+          " CASE WHEN $1 = 0 THEN nextval('checkpointfs.actions_id_seq')"
           " ELSE $1 END, $2, $3, $4, l.id, l.project_id, nullif($6, 0), $7, $8, $9, $10::json, $11::json, $12, $13, $14::int, $15"
           " FROM checkpointfs.lines l WHERE l.id = $5 RETURNING id",
-          "isssiiiisssbbis", n->id, uid, kind_names[n->kind], state_names[n->state], n->line_id, n->checkpoint, n->attempt, n->mount_id,
-          n->command, n->decisions, n->by, (int)n->waiting, (int)n->blocks_takes, (int64_t)n->code, n->message);
+          "isssiiiisssbbis", n->id, uid, kind_names[n->kind], state_names[n->state], n->line_id, n->checkpoint, n->attempt,
+          n->mount_id, n->command, n->decisions, n->by, (int)n->waiting, (int)n->blocks_takes, (int64_t)n->code, n->message);
     if (r == 0 && PQntuples(res) == 0)
         r = err_set(e, ENOENT, "the store has no line %lld", (long long)n->line_id);
     if (r)
@@ -84,8 +85,8 @@ int act_insert(struct conn *c, const struct act_new *n, int64_t *ret_id, char **
 int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, struct err *e)
 {
     int r = q(c, NULL, e,
-              "UPDATE checkpointfs.actions SET doc = $2, doc_size = octet_length($2), changed_at = checkpointfs.now_ns() WHERE id = $1",
-              "is", action, doc);
+              "UPDATE checkpointfs.actions SET doc = $2, doc_size = octet_length($2), changed_at = checkpointfs.now_ns() WHERE"
+              " id = $1", "is", action, doc);
 
     if (r || !checkpoint)
         return r;
@@ -158,8 +159,8 @@ static int list_fn(struct conn *c, void *arg, struct err *e)
             return r;
         rows = PQntuples(res);
         for (int i = 0; i < rows; i++) {
-            struct store_action_entry x = {.id = col_int(res, i, 0), .doc_size = col_int(res, i, 2), .changed_at = col_int(res, i, 3),
-                                           .checkpoint = col_int(res, i, 4)};
+            struct store_action_entry x = {.id = col_int(res, i, 0), .doc_size = col_int(res, i, 2),
+                                           .changed_at = col_int(res, i, 3), .checkpoint = col_int(res, i, 4)};
 
             snprintf(x.uid, sizeof(x.uid), "%s", col_text(res, i, 1));
             a->stopped = a->each(a->arg, &x);

@@ -180,9 +180,11 @@ int store_open(const char *conninfo, int connections, struct store **ret, struct
         return r;
     r = store_tx(s, TX_READ, check_fn, &m, e);
     if (r == -ENODATA || (r == 0 && m.found == 0))
-        r = err_set(e, ENODATA, "the store holds no checkpointfs schema: run `checkpointfs migrate --store=OWNER_CONNINFO` first");
+        r = err_set(e, ENODATA,
+                    "the store holds no checkpointfs schema: run `checkpointfs migrate --store=OWNER_CONNINFO` first");
     else if (r == 0 && m.found < store_schema_version)
-        r = err_set(e, EPROTO, "the store's schema has version %d, this program needs %d: run `checkpointfs migrate --store=OWNER_CONNINFO`",
+        r = err_set(e, EPROTO,
+                    "the store's schema has version %d, this program needs %d: run `checkpointfs migrate --store=OWNER_CONNINFO`",
                     m.found, store_schema_version);
     else if (r == 0 && m.found > store_schema_version)
         r = err_set(e, EPROTO, "the store's schema has version %d and this program knows %d: use a newer checkpointfs "

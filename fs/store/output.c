@@ -45,10 +45,10 @@ static int append_fn(struct conn *c, void *arg, struct err *e)
     cleanup_result PGresult *res = NULL;
     int64_t total;
     int r = q(c, &res, e,
-              "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, total, changed_at) SELECT id, $2, checkpointfs.now_ns()"
-              " FROM checkpointfs.checkpoints WHERE id = $1 AND set_config('synchronous_commit', 'off', true) = 'off'"
-              " ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING total),"
-              " p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, off, bytes) SELECT $1, total - $2, $3 FROM o)"
+              "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, total, changed_at) SELECT id, $2,"
+              " checkpointfs.now_ns() FROM checkpointfs.checkpoints WHERE id = $1 AND set_config('synchronous_commit', 'off', true) = 'off'"
+              " ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING"
+              " total), p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, off, bytes) SELECT $1, total - $2, $3 FROM o)"
               " SELECT total FROM o",
               "iiy", a->checkpoint, (int64_t)a->n, a->bytes, a->n);
 
@@ -117,8 +117,8 @@ static int read_fn(struct conn *c, void *arg, struct err *e)
     } else {
         r = read_range(c, a->checkpoint, a->off, end < HALF ? end : HALF, a->out, e);
         if (r == 0)
-            r = read_range(c, a->checkpoint, (a->off > HALF ? a->off : HALF) + gap, (end < STORE_OUTPUT_MAX ? end : STORE_OUTPUT_MAX) + gap,
-                           a->out, e);
+            r = read_range(c, a->checkpoint, (a->off > HALF ? a->off : HALF) + gap,
+                           (end < STORE_OUTPUT_MAX ? end : STORE_OUTPUT_MAX) + gap, a->out, e);
     }
     if (r)
         buf_truncate(a->out, before); /* the call may be run again */

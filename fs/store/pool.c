@@ -45,7 +45,8 @@ static int parse(struct store *s, const char *conninfo, struct err *e)
     s->options = PQconninfoParse(conninfo, &message);
     PQfreemem(message); /* quotes the string, password included: never shown */
     if (!s->options)
-        return err_set(e, EINVAL, "the store's connection string can't be read: give it as postgresql://USER@HOST/DB or host=… dbname=…");
+        return err_set(e, EINVAL,
+                       "the store's connection string can't be read: give it as postgresql://USER@HOST/DB or host=… dbname=…");
     while (s->options[n].keyword)
         n++;
     s->keywords = calloc(n + 8, sizeof(*s->keywords));

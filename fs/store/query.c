@@ -16,6 +16,7 @@
 #define NORMAL_MS 30000
 #define LONG_MS 120000
 #define RETRIES 8
+#define RECONNECTS 3
 #define ASK_PAUSE_MS 100
 #define ASK_MS 10000
 #define PARAMS_MAX 48
@@ -363,7 +364,8 @@ static void roll_back(struct conn *c)
     memcpy(c->sqlstate, kept, sizeof(kept));
 }
 
-static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, int64_t *ret_number, struct err *e)
+static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, int64_t *ret_number,
+                    struct err *e)
 {
     const char *begin = begin_sql(mode);
     bool commit_sent = false;
@@ -406,7 +408,8 @@ static int ask_outcome(struct store *s, int64_t number_, int64_t deadline_ms)
         }
         if (r == 0 && str_equal(col_text(res, 0, 0), "committed"))
             return 1;
-        if ((r == 0 && str_equal(col_text(res, 0, 0), "aborted")) || r == -EINVAL) /* a number the server never gave: lost in a crash */
+        /* EINVAL: a number that the server never gave, so it was lost in a crash */
+        if (r == -EINVAL || (r == 0 && str_equal(col_text(res, 0, 0), "aborted")))
             return 0;
         if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms) /* the server is away, or still at it */
             return r ? r : -EIO;
@@ -418,7 +421,7 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
 {
     bool is_long = mode == TX_READ_LONG || mode == TX_WRITE_LONG;
     int64_t deadline = clock_mono_ms() + (mode == TX_BOUNDED ? BOUNDED_MS : is_long ? LONG_MS : NORMAL_MS);
-    bool reconnected = false;
+    int reconnected = 0;
 
     for (int attempt = 0;; attempt++) {
         cleanup_err struct err why = {0};
@@ -444,11 +447,11 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
                 return 0;
             again = done == 0 ? AGAIN_NEW : AGAIN_NO;
         }
-        if (attempt >= RETRIES || again == AGAIN_NO || (again == AGAIN_NEW && reconnected)) {
+        if (attempt >= RETRIES || again == AGAIN_NO || (again == AGAIN_NEW && reconnected == RECONNECTS)) {
             err_move(e, &why);
             return r;
         }
-        reconnected = reconnected || again == AGAIN_NEW;
+        reconnected += again == AGAIN_NEW;
         if (again == AGAIN_SAME)
             clock_sleep_ms(attempt + 1);
     }

@@ -15,8 +15,8 @@ struct done_args {
 static int record_branches(struct conn *c, const struct act_row *act, const struct done_args *a, struct err *e)
 {
     int r = q(c, NULL, e,
-              "INSERT INTO checkpointfs.line_branches AS b (line_id, project_id, branch_id, replaced_name, replaced_by, replaced_at)"
-              " VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT (project_id, branch_id) DO UPDATE SET"
+              "INSERT INTO checkpointfs.line_branches AS b (line_id, project_id, branch_id, replaced_name, replaced_by,"
+              " replaced_at) VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT (project_id, branch_id) DO UPDATE SET"
               " replaced_name = excluded.replaced_name, replaced_by = excluded.replaced_by, replaced_at = now()",
               "isssi", act->line_id, act->project_id, a->old_branch, a->replaced_name, act->id);
 
@@ -33,7 +33,8 @@ static int record_branches(struct conn *c, const struct act_row *act, const stru
 }
 
 /* Which checkpoints belong to the database that is there now. */
-static int record_line(struct conn *c, const struct act_row *act, const struct ck_row *k, const struct done_args *a, struct err *e)
+static int record_line(struct conn *c, const struct act_row *act, const struct ck_row *k, const struct done_args *a,
+                       struct err *e)
 {
     int r = q(c, NULL, e,
               "INSERT INTO checkpointfs.restores (action_id, line_id, checkpoint_id, old_branch, new_branch, old_attempt,"
@@ -43,8 +44,8 @@ static int record_line(struct conn *c, const struct act_row *act, const struct c
 
     if (r == 0)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET offline_by = $3, changed_at = checkpointfs.now_ns() WHERE line_id = $1 AND seq > $2"
-              " AND offline_by = 0 AND phase <> 'failed'",
+              "UPDATE checkpointfs.checkpoints SET offline_by = $3, changed_at = checkpointfs.now_ns() WHERE line_id = $1"
+              " AND seq > $2 AND offline_by = 0 AND phase <> 'failed'",
               "iii", k->line_id, k->seq, act->id);
     if (r == 0)
         r = q(c, NULL, e,
@@ -81,7 +82,8 @@ static int done_fn(struct conn *c, void *arg, struct err *e)
     const struct done_args *a = arg;
     cleanup_act struct act_row act = {0};
     cleanup_ck struct ck_row k = {0};
-    cleanup_json json_t *more = json_pack("{s:o*, s:o*}", "branch", json_text(a->new_branch), "replaced", json_text(a->old_branch));
+    cleanup_json json_t *more = json_pack("{s:o*, s:o*}", "branch", json_text(a->new_branch), "replaced",
+                                          json_text(a->old_branch));
     struct event ev = {.what = "restore.finished", .more = more};
     int r = act_lock(c, a->action, &act, e);
 
@@ -96,7 +98,8 @@ static int done_fn(struct conn *c, void *arg, struct err *e)
         r = record_line(c, &act, &k, a, e);
     if (r == 0)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.actions SET blocks_takes = false, changed_at = checkpointfs.now_ns() WHERE id = $1", "i", act.id);
+              "UPDATE checkpointfs.actions SET blocks_takes = false, changed_at = checkpointfs.now_ns() WHERE id = $1", "i",
+              act.id);
     if (r)
         return r;
     ev.line_id = act.line_id;

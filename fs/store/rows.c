@@ -71,7 +71,8 @@ int ck_read(struct conn *c, int64_t checkpoint, struct ck_row *ret, struct err *
     struct ck_row k = {.id = checkpoint};
     bool failed = false;
     int r = q(c, &res, e,
-              "SELECT k.line_id, k.uid, k.name, k.phase, k.closed, k.missing, k.snapshot_id, k.snapshot_branch, k.offline_by, k.seq,"
+              "SELECT k.line_id, k.uid, k.name, k.phase, k.closed, k.missing, k.snapshot_id, k.snapshot_branch, k.offline_by,"
+              " k.seq,"
               " k.attempt_id, a.state FROM checkpointfs.checkpoints k LEFT JOIN checkpointfs.attempts a ON a.id = k.attempt_id"
               " WHERE k.id = $1",
               "i", checkpoint);

@@ -90,8 +90,8 @@ static int put_calls(struct conn *c, int64_t checkpoint, const struct store_seal
         const struct buf *file = &seal->call_files[i];
 
         r = q(c, NULL, e,
-              "INSERT INTO checkpointfs.calls (checkpoint_id, ord, call_id, filename, tool, arguments, agent, arguments_sha256, decided,"
-              " is_input, file, file_size) VALUES ($1, $2::int, $3, $4, $5, $6, $7, $8, $9, $10, $11, octet_length($11))",
+              "INSERT INTO checkpointfs.calls (checkpoint_id, ord, call_id, filename, tool, arguments, agent, arguments_sha256,"
+              " decided, is_input, file, file_size) VALUES ($1, $2::int, $3, $4, $5, $6, $7, $8, $9, $10, $11, octet_length($11))",
               "iisssysssby", checkpoint, (int64_t)i, x->call_id, x->filename, x->tool, (const void *)x->arguments,
               x->arguments ? strlen(x->arguments) : (size_t)0, x->agent, x->arguments_sha256, x->decided, (int)x->is_input,
               (const void *)(file->data ? file->data : ""), file->len);
@@ -102,8 +102,8 @@ static int put_calls(struct conn *c, int64_t checkpoint, const struct store_seal
 static int put_state(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
 {
     int r = q(c, NULL, e,
-              "INSERT INTO checkpointfs.states (checkpoint_id, size, sha256, envelope, step_id, parent, framework, agent, trace_id)"
-              " VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9)",
+              "INSERT INTO checkpointfs.states (checkpoint_id, size, sha256, envelope, step_id, parent, framework, agent,"
+              " trace_id) VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9)",
               "iisssssss", checkpoint, (int64_t)seal->n, seal->sha256, seal->envelope ? seal->envelope : "{}", seal->step_id,
               seal->parent, seal->framework, seal->agent, seal->trace_id);
 
@@ -111,16 +111,18 @@ static int put_state(struct conn *c, int64_t checkpoint, const struct store_seal
         r = q(c, NULL, e, "DELETE FROM checkpointfs.state_parts WHERE checkpoint_id = $1", "i", checkpoint);
     if (r == 0)
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET phase = 'sealed', note = NULL, state_size = $2, sealed_at = checkpointfs.now_ns(),"
-              " sealed_by = $3, run_id = $4, partial_ok = $5, waits_input = $6, changed_at = checkpointfs.now_ns() WHERE id = $1",
-              "iiisbb", checkpoint, (int64_t)seal->n, (int64_t)seal->by, seal->run_id, (int)seal->partial_ok, (int)seal->waits_input);
+              "UPDATE checkpointfs.checkpoints SET phase = 'sealed', note = NULL, state_size = $2, sealed_at ="
+              " checkpointfs.now_ns(), sealed_by = $3, run_id = $4, partial_ok = $5, waits_input = $6, changed_at = checkpointfs.now_ns() WHERE id = $1",
+              "iiisbb", checkpoint, (int64_t)seal->n, (int64_t)seal->by, seal->run_id, (int)seal->partial_ok,
+              (int)seal->waits_input);
     return r;
 }
 
 static int log_seal(struct conn *c, const struct ck_row *k, const struct seal_args *a, int64_t attempt, struct err *e)
 {
     cleanup_free char *by = who_json(a->who);
-    cleanup_json json_t *more = json_pack("{s:I, s:s, s:o*, s:o*, s:o*, s:o*}", "bytes", (json_int_t)a->seal->n, "sha256", a->seal->sha256,
+    cleanup_json json_t *more = json_pack("{s:I, s:s, s:o*, s:o*, s:o*, s:o*}", "bytes", (json_int_t)a->seal->n, "sha256",
+                                          a->seal->sha256,
                                           "run_id", json_text(a->seal->run_id), "step_id", json_text(a->seal->step_id), "parent",
                                           json_text(a->seal->parent), "framework", json_text(a->seal->framework));
     struct event ev = {.what = "checkpoint.sealed", .line_id = k->line_id, .checkpoint = k->id, .uid = k->uid, .name = k->name,

@@ -38,15 +38,15 @@ static int refused(struct conn *c, int64_t checkpoint, struct err *e)
 }
 
 #define OPEN_FOR_WRITING                                                                                                         \
-    " FROM checkpointfs.checkpoints WHERE id = $1 AND phase IN ('taking', 'saved') AND NOT closed"                                \
+    " FROM checkpointfs.checkpoints WHERE id = $1 AND phase IN ('taking', 'saved') AND NOT closed"                               \
     " AND set_config('synchronous_commit', 'off', true) = 'off'"
 
 static int write_fn(struct conn *c, void *arg, struct err *e)
 {
     const struct part_args *a = arg;
     cleanup_result PGresult *res = NULL;
-    int r = q(c, &res, e, "INSERT INTO checkpointfs.state_parts (checkpoint_id, off, bytes) SELECT id, $2, $3" OPEN_FOR_WRITING, "iiy",
-              a->checkpoint, a->off, a->bytes, a->n);
+    int r = q(c, &res, e, "INSERT INTO checkpointfs.state_parts (checkpoint_id, off, bytes) SELECT id, $2, $3" OPEN_FOR_WRITING,
+              "iiy", a->checkpoint, a->off, a->bytes, a->n);
 
     return r || affected(res) ? r : refused(c, a->checkpoint, e);
 }
@@ -129,8 +129,8 @@ static int assemble_fn(struct conn *c, void *arg, struct err *e)
     while (rows == BATCH) {
         cleanup_result PGresult *res = NULL;
         int r = q(c, &res, e,
-                  "SELECT id, off, bytes FROM checkpointfs.state_parts WHERE checkpoint_id = $1 AND id > $2 ORDER BY id LIMIT $3", "iii",
-                  a->checkpoint, after, (int64_t)BATCH);
+                  "SELECT id, off, bytes FROM checkpointfs.state_parts WHERE checkpoint_id = $1 AND id > $2 ORDER BY id"
+                  " LIMIT $3", "iii", a->checkpoint, after, (int64_t)BATCH);
 
         if (r)
             return r;

@@ -83,8 +83,8 @@ static int begin_fn(struct conn *c, void *arg, struct err *e)
         r = next_ids(c, &k.id, &action, e);
     if (r == 0)
         r = q(c, NULL, e,
-              "INSERT INTO checkpointfs.checkpoints (id, uid, line_id, name, taken_name, seq, phase) VALUES ($1, $2, $3, $4, $4, $5,"
-              " 'taking')",
+              "INSERT INTO checkpointfs.checkpoints (id, uid, line_id, name, taken_name, seq, phase) VALUES ($1, $2, $3, $4,"
+              " $4, $5, 'taking')",
               "isisi", k.id, uid, a->line_id, a->name, action);
     if (r == 0)
         r = journal(c, a, &k, action, e);
@@ -124,7 +124,8 @@ static int again_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET phase = 'taking', note = NULL, seq = $2, offline_by = 0, closed = false,"
-              " snapshot_id = NULL, snapshot_name = NULL, snapshot_branch = NULL, missing = false, changed_at = checkpointfs.now_ns() WHERE id = $1",
+              " snapshot_id = NULL, snapshot_name = NULL, snapshot_branch = NULL, missing = false, "
+              " changed_at = checkpointfs.now_ns() WHERE id = $1",
               "ii", k.id, action);
     a->ret_action = action;
     return r ? r : journal(c, a, &k, action, e);
@@ -147,7 +148,8 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
     cleanup_act struct act_row act = {0};
     cleanup_ck struct ck_row k = {0};
     struct event ev = {.what = "checkpoint.created"};
-    cleanup_json json_t *more = json_pack("{s:o*, s:o*}", "snapshot", json_text(a->snap->id), "branch", json_text(a->snap->branch_id));
+    cleanup_json json_t *more = json_pack("{s:o*, s:o*}", "snapshot", json_text(a->snap->id), "branch",
+                                          json_text(a->snap->branch_id));
     int r = act_lock(c, a->action, &act, e);
 
     if (r == 0 && act_settled(&act))
@@ -181,7 +183,8 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
 int store_take_settled(struct store *s, int64_t action, const struct store_snapshot *snap, const struct buf *snapshot_json,
                        const struct buf *checkpoint_json, const char *doc, struct err *e)
 {
-    struct take_args a = {.action = action, .snap = snap, .snapshot_json = snapshot_json, .checkpoint_json = checkpoint_json, .doc = doc};
+    struct take_args a = {.action = action, .snap = snap, .snapshot_json = snapshot_json, .checkpoint_json = checkpoint_json,
+                          .doc = doc};
 
     return store_tx(s, TX_WRITE, settled_fn, &a, e);
 }

@@ -69,7 +69,8 @@ static int grant_fn(struct conn *c, void *arg, struct err *e)
 {
     struct turn_args *a = arg;
     struct view v = {0};
-    int r = q(c, NULL, e, "UPDATE checkpointfs.actions SET waiting = true WHERE id = $1 AND NOT waiting AND state IN ('queued', 'running')",
+    int r = q(c, NULL, e,
+              "UPDATE checkpointfs.actions SET waiting = true WHERE id = $1 AND NOT waiting AND state IN ('queued', 'running')",
               "i", a->action);
 
     a->granted = 0;
@@ -85,8 +86,8 @@ static int grant_fn(struct conn *c, void *arg, struct err *e)
         cleanup_result PGresult *res = NULL;
 
         r = q(c, &res, e,
-              "UPDATE checkpointfs.actions SET state = 'running', waiting = false, changed_at = checkpointfs.now_ns() WHERE id = $1"
-              " AND state IN ('queued', 'running')", "i", a->action);
+              "UPDATE checkpointfs.actions SET state = 'running', waiting = false, changed_at = checkpointfs.now_ns()"
+              " WHERE id = $1 AND state IN ('queued', 'running')", "i", a->action);
         if (r == 0 && affected(res) == 0) /* a restore failed it this very moment: the next question says so */
             return 0;
     }

@@ -61,7 +61,8 @@ static inline void start_server(void)
     cleanup_free char *data = str_format("%s/data", base);
     cleanup_free char *log = str_format("%s/log", base);
     cleanup_err struct err err = {0};
-    struct pgserver_start s = {.datadir = data, .listen = "", .port = 5432, .socket_dir = base, .log_file = log, .settings = settings};
+    struct pgserver_start s = {.datadir = data, .listen = "", .port = 5432, .socket_dir = base, .log_file = log,
+                               .settings = settings};
 
     OK(pgserver_start(&pg, &s, &server, &err));
 }
@@ -108,7 +109,8 @@ static inline char *conninfo_of(const char *user)
     return conninfo(user, database);
 }
 
-/* Runs SQL as a superuser in the present test's database (or `database`); the first column of the first row, owned by the caller. */
+/* Runs SQL as a superuser in the present test's database (or `database`); the first column of the first row, owned by the
+ * caller. */
 static inline char *sql_in(const char *database, const char *user, const char *sql)
 {
     cleanup_free char *info = database ? conninfo(user, database) : conninfo_of(user);
@@ -117,7 +119,8 @@ static inline char *sql_in(const char *database, const char *user, const char *s
     char *out = NULL;
 
     if (PQresultStatus(r) != PGRES_TUPLES_OK && PQresultStatus(r) != PGRES_COMMAND_OK)
-        out = str_format("ERROR %s", PQresultErrorField(r, PG_DIAG_SQLSTATE) ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : PQerrorMessage(c));
+        out = str_format("ERROR %s", PQresultErrorField(r, PG_DIAG_SQLSTATE) ? PQresultErrorField(r, PG_DIAG_SQLSTATE) :
+                         PQerrorMessage(c));
     else if (PQntuples(r) > 0 && !PQgetisnull(r, 0, 0))
         out = strdup(PQgetvalue(r, 0, 0));
     PQclear(r);
@@ -157,7 +160,8 @@ static inline int open_store(void **state)
     assert_null(out);
     OK(store_open(user, 6, &store, &err));
     OK(store_line_create(store, "proj-1", "br-a", "ep-1", &line, &err));
-    mount_row = (struct store_mount){.host = "h1", .boot_id = "boot-1", .pid = getpid(), .pid_start = 77, .mountpoint = "/mnt", .can_resume = true};
+    mount_row = (struct store_mount){.host = "h1", .boot_id = "boot-1", .pid = getpid(), .pid_start = 77, .mountpoint = "/mnt",
+                                     .can_resume = true};
     OK(store_mount_register(store, line.id, &mount_row, &err));
     return 0;
 }
@@ -186,7 +190,8 @@ static inline int64_t take(const char *name, const char *branch)
     cleanup_buf struct buf snapshot_json = text("{\"id\":\"snap\"}\n");
     cleanup_buf struct buf checkpoint_json = text("{\"id\":\"ck\"}\n");
     cleanup_free char *id = str_format("snap-%s", name);
-    struct store_snapshot snap = {.id = id, .name = id, .project_id = (char *)(uintptr_t)"proj-1", .branch_id = (char *)(uintptr_t)branch,
+    struct store_snapshot snap = {.id = id, .name = id, .project_id = (char *)(uintptr_t)"proj-1",
+                                  .branch_id = (char *)(uintptr_t)branch,
                                   .requested_at = 1000, .captured_at = 2000, .full_size = -1, .diff_size = -1};
     int64_t checkpoint = 0;
     int64_t action = 0;
@@ -210,7 +215,8 @@ static inline int seal_as(int64_t checkpoint, const void *bytes, size_t n, const
                                    .tool = (char *)(uintptr_t)"send_mail", .arguments = (char *)(uintptr_t)"\xff\x01 not utf-8",
                                    .arguments_sha256 = (char *)(uintptr_t)"bb"}};
     char sha256[SHA256_HEX_SIZE];
-    struct store_seal s = {.bytes = bytes, .n = n, .sha256 = sha256, .envelope = "{\"tools\":[\"drop_users_table\"]}", .run_id = "run-1",
+    struct store_seal s = {.bytes = bytes, .n = n, .sha256 = sha256, .envelope = "{\"tools\":[\"drop_users_table\"]}",
+                           .run_id = "run-1",
                            .step_id = "s1", .parent = parent, .framework = "openai-agents", .partial_ok = true,
                            .checkpoint_json = &checkpoint_json, .transcript = &transcript, .calls = calls, .call_files = files,
                            .n_calls = 2, .by = 4711};
@@ -230,8 +236,8 @@ static inline void seal(int64_t checkpoint)
     OK(seal_as(checkpoint, "{\"a\":1}", 7, NULL, &err));
 }
 
-static inline int begin_with(enum action_kind kind, int64_t checkpoint, const char *decisions, bool again, struct store_action *ret,
-                             struct err *e)
+static inline int begin_with(enum action_kind kind, int64_t checkpoint, const char *decisions, bool again,
+                             struct store_action *ret, struct err *e)
 {
     struct store_begin b = {.kind = kind, .line_id = line.id, .mount_id = mount_row.id, .checkpoint = checkpoint, .again = again,
                             .command = "words", .decisions = decisions, .who = &who};
@@ -239,7 +245,8 @@ static inline int begin_with(enum action_kind kind, int64_t checkpoint, const ch
     return store_action_begin(store, &b, ret, e);
 }
 
-#define APPROVE "{\"decisions\":[{\"id\":\"c1\",\"decision\":\"approve\"},{\"id\":\"c2\",\"decision\":\"reject\",\"message\":\"no\"}]}"
+#define APPROVE                                                                                                                  \
+    "{\"decisions\":[{\"id\":\"c1\",\"decision\":\"approve\"},{\"id\":\"c2\",\"decision\":\"reject\",\"message\":\"no\"}]}"
 
 static inline int begin(enum action_kind kind, int64_t checkpoint, struct store_action *ret, struct err *e)
 {
@@ -251,7 +258,8 @@ static inline int begin(enum action_kind kind, int64_t checkpoint, struct store_
 
 static inline int finish(int64_t action, enum action_state state, int code, const char *outcome, bool release, struct err *e)
 {
-    struct store_finish f = {.state = state, .code = code, .message = code ? "why" : NULL, .doc = "{\"end\":1}\n", .outcome = outcome,
+    struct store_finish f = {.state = state, .code = code, .message = code ? "why" : NULL, .doc = "{\"end\":1}\n",
+                             .outcome = outcome,
                              .release_decision = release};
 
     return store_action_finish(store, action, &f, e);

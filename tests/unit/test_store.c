@@ -135,7 +135,8 @@ static void a_large_state_keeps_every_byte(void **state)
     cleanup_free char *bytes = malloc(n);
     int64_t checkpoint = take("large", "br-a");
     static const struct { int64_t off; size_t n; } reads[] = {
-        {0, 1}, {CHUNK - 1, 2}, {CHUNK, CHUNK}, {3 * CHUNK - 5, 131072}, {20 * 1024 * 1024, 131072}, {20 * 1024 * 1024 + 12344, 9}};
+        {0, 1}, {CHUNK - 1, 2}, {CHUNK, CHUNK}, {3 * CHUNK - 5, 131072}, {20 * 1024 * 1024, 131072},
+        {20 * 1024 * 1024 + 12344, 9}};
 
     (void)state;
     random_bytes(bytes, n, 1);

@@ -96,7 +96,8 @@ static void decisions_are_bound_to_arguments(void **state)
 
     (void)state;
     seal(one);
-    REFUSED(EINVAL, begin_with(ACTION_RESUME, one, "{\"decisions\":[{\"id\":\"nope\",\"decision\":\"approve\"}]}", false, &a, &err));
+    REFUSED(EINVAL, begin_with(ACTION_RESUME, one, "{\"decisions\":[{\"id\":\"nope\",\"decision\":\"approve\"}]}", false, &a,
+                               &err));
     REFUSED(EINVAL, begin_with(ACTION_RESUME, one, "not json", false, &a, &err));
     REFUSED(EINVAL, begin_with(ACTION_RESUME, one, "{\"decisions\":[{\"id\":\"c1\",\"decision\":\"approve\"},"
                                                    "{\"id\":\"c1\",\"decision\":\"reject\"}]}", false, &a, &err));
@@ -159,7 +160,8 @@ static void a_restore_moves_the_line(void **state)
     k = get(two);
     assert_int_equal(k.offline_by, 0);
     store_checkpoint_free(&k);
-    sql_is("SELECT string_agg(branch_id || coalesce('=' || replaced_name, ''), ',' ORDER BY branch_id) FROM checkpointfs.line_branches",
+    sql_is("SELECT string_agg(branch_id || coalesce('=' || replaced_name, ''), ',' ORDER BY branch_id)"
+           " FROM checkpointfs.line_branches",
            "br-a=old,br-b=old (replaced),br-c");
     assert_int_equal(events_named("restore.finished"), 2);
     store_action_free(&a);
@@ -309,7 +311,8 @@ static void a_restore_passes_and_fails_queued_takes(void **state)
     assert_int_equal(k.phase, PHASE_FAILED);
     assert_non_null(strstr(k.note, a.uid));
     store_checkpoint_free(&k);
-    OK(store_take_failed(store, queued, queued_action, ESTALE, "overtaken", "{\"x\":1}\n", &err)); /* its waiter writes the document */
+    OK(store_take_failed(store, queued, queued_action, ESTALE, "overtaken", "{\"x\":1}\n", &err));
+    /* its waiter writes the document */
     k = get(queued);
     assert_string_equal(k.note, "overtaken");
     assert_int_equal(k.sizes[FILE_RESULT], 8);
@@ -384,7 +387,8 @@ static void a_lease_runs_out(void **state)
     OK(store_take_begin(store, line.id, other.id, "theirs", &who, &ck1, &act1, &err));
     OK(store_take_begin(store, line.id, mount_row.id, "mine", &who, &ck2, &act2, &err));
     assert_int_equal(store_turn(store, act1, &err), 1);
-    cleanup_free char *out = sql_in(NULL, "boss", "UPDATE checkpointfs.mounts SET beat_at = now() - interval '1 min' WHERE host = 'h2'");
+    cleanup_free char *out = sql_in(NULL, "boss",
+                                    "UPDATE checkpointfs.mounts SET beat_at = now() - interval '1 min' WHERE host = 'h2'");
     assert_null(out);
     OK(store_left_mounts(store, line.id, mount_row.id, &left, &n, &err));
     assert_true(n == 1 && left[0].lease_over && !left[0].left);
@@ -468,7 +472,8 @@ static void exactly_one_wins(void **state)
             OK(store_take_begin(store, line.id, mount_row.id, name, &who, &checkpoint, &r[i].action, &err));
         }
         if (round == 0) { /* the winner of the last race is before them */
-            cleanup_free char *out = sql_in(NULL, "boss", "UPDATE checkpointfs.actions SET state = 'failed', waiting = false WHERE id ="
+            cleanup_free char *out = sql_in(NULL, "boss",
+                                            "UPDATE checkpointfs.actions SET state = 'failed', waiting = false WHERE id ="
                                             " (SELECT seq FROM checkpointfs.checkpoints WHERE name = 'same')");
             assert_null(out);
         }
@@ -502,7 +507,8 @@ static void the_log_has_no_gaps(void **state)
         OK(store_take_begin(store, line.id, mount_row.id, name, &who, &r[i].checkpoint, &r[i].action, &err));
     }
     assert_int_equal(race(log_much, r, 0), RACERS);
-    sql_is("SELECT count(*) = max(seq) AND sum(octet_length(bytes)) = max(start_off + octet_length(bytes)) FROM checkpointfs.events", "t");
+    sql_is("SELECT count(*) = max(seq) AND sum(octet_length(bytes)) = max(start_off + octet_length(bytes))"
+           " FROM checkpointfs.events", "t");
     sql_is("SELECT bool_and(ok) FROM (SELECT sum(octet_length(bytes)) = max(history_off + octet_length(bytes)) AS ok"
            " FROM checkpointfs.events WHERE checkpoint_id IS NOT NULL GROUP BY checkpoint_id) x", "t");
     sql_is("SELECT count(*) FROM checkpointfs.events WHERE convert_from(bytes, 'UTF8')::json->>'seq' <> seq::text", "0");

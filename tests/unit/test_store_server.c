@@ -1,4 +1,4 @@
-/* The store and its server: migrations, the mount's rights, a server that goes and comes, one that freezes, 20,000 checkpoints. */
+/* The store and its server: migrations, the mount's rights, a server that goes, comes and freezes, 20,000 checkpoints. */
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -80,11 +80,13 @@ static void the_mounts_role_cannot_rewrite_the_log(void **state)
     static const char *const forbidden[] = {
         "UPDATE checkpointfs.events SET bytes = ''", "DELETE FROM checkpointfs.events", "TRUNCATE checkpointfs.events",
         "INSERT INTO checkpointfs.events SELECT line_id, 999, 999, NULL, NULL, '', 0 FROM checkpointfs.events LIMIT 1",
-        "UPDATE checkpointfs.event_heads SET size = 0", "DELETE FROM checkpointfs.history_heads", "DELETE FROM checkpointfs.actions",
-        "UPDATE checkpointfs.decisions SET decision = 'approve'", "DELETE FROM checkpointfs.attempts", "DROP TABLE checkpointfs.events",
-        "UPDATE checkpointfs.schema_version SET version = 2", "CREATE TABLE checkpointfs.mine (x int)",
+        "UPDATE checkpointfs.event_heads SET size = 0", "DELETE FROM checkpointfs.history_heads",
+        "DELETE FROM checkpointfs.actions",
+        "UPDATE checkpointfs.decisions SET decision = 'approve'", "DELETE FROM checkpointfs.attempts",
+        "DROP TABLE checkpointfs.events", "UPDATE checkpointfs.schema_version SET version = 2", "CREATE TABLE checkpointfs.mine (x int)",
         "ALTER TABLE checkpointfs.events DISABLE TRIGGER ALL",
-        "CREATE OR REPLACE FUNCTION checkpointfs.append_event(bigint, bigint, text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"};
+        "CREATE OR REPLACE FUNCTION checkpointfs.append_event(bigint, bigint, text) RETURNS bigint LANGUAGE sql AS 'SELECT"
+        " 1::bigint'"};
 
     (void)state;
     take("one", "br-a");
@@ -104,7 +106,8 @@ static void errors_name_no_secret(void **state)
 {
     static const struct { const char *info; int code; } table[] = {
         {"postgresql://u:s3cret-word@/x?hosst=1", EINVAL}, {"host=/nowhere password=s3cret-word", ECONNREFUSED},
-        {"host=127.0.0.1 port=1 password=s3cret-word", ECONNREFUSED}, {"'s3cret-word", EINVAL}, {"host=a b password=s3cret-word", EINVAL},
+        {"host=127.0.0.1 port=1 password=s3cret-word", ECONNREFUSED}, {"'s3cret-word", EINVAL},
+        {"host=a b password=s3cret-word", EINVAL},
     };
     cleanup_err struct err err = {0};
     struct store *s = NULL;
@@ -398,7 +401,8 @@ static void a_frozen_server_costs_two_seconds(void **state)
     signal_all(SIGCONT);
     if (start > 3 * 2000 + 300 + 1500)
         fail_msg("a frozen server held the caller for %lld ms", (long long)start);
-    OK(store_take_begin(store, line.id, mount_row.id, "new", &who, &checkpoint, &action, &err)); /* and nothing was begun before */
+    OK(store_take_begin(store, line.id, mount_row.id, "new", &who, &checkpoint, &action, &err));
+    /* and nothing was begun before */
     OK(store_rename(store, one, "renamed", &who, &err));
     OK(finish(action, ACTION_FAILED, EIO, NULL, false, &err));
 }
@@ -492,13 +496,15 @@ static void twenty_thousand_load_quickly(void **state)
     int64_t start, one = take("one", "br-a");
     static const char fill[] =
         "INSERT INTO checkpointfs.checkpoints (uid, line_id, name, taken_name, seq, phase, snapshot_id, snapshot_branch, run_id,"
-        " snapshot_bytes, checkpoint_bytes) SELECT 'ck-' || i, l.id, 'n' || i, 'n' || i, 1000 + i, 'sealed', 's' || i, 'br-a', 'run',"
-        " 100, 200 FROM generate_series(1, 20000) i, checkpointfs.lines l;"
-        "INSERT INTO checkpointfs.history_heads SELECT id, 3, 10, 1 FROM checkpointfs.checkpoints WHERE uid LIKE 'ck-_' OR seq > 1000;"
-        "INSERT INTO checkpointfs.attempts (checkpoint_id, opened_by) SELECT id, 0 FROM checkpointfs.checkpoints WHERE seq > 1000;"
+        " snapshot_bytes, checkpoint_bytes) SELECT 'ck-' || i, l.id, 'n' || i, 'n' || i, 1000 + i, 'sealed', 's' || i, 'br-a',"
+        " 'run', 100, 200 FROM generate_series(1, 20000) i, checkpointfs.lines l;"
+        "INSERT INTO checkpointfs.history_heads SELECT id, 3, 10, 1 FROM checkpointfs.checkpoints WHERE uid LIKE 'ck-_' OR"
+        " seq > 1000;"
+        "INSERT INTO checkpointfs.attempts (checkpoint_id, opened_by) SELECT id, 0 FROM checkpointfs.checkpoints WHERE"
+        " seq > 1000;"
         "UPDATE checkpointfs.checkpoints k SET attempt_id = a.id FROM checkpointfs.attempts a WHERE a.checkpoint_id = k.id;"
-        "INSERT INTO checkpointfs.calls (checkpoint_id, ord, call_id, filename, file, file_size) SELECT id, o, 'c', chr(97 + o) || '.json',"
-        " '', 0 FROM checkpointfs.checkpoints, generate_series(0, 1) o WHERE seq > 1000 AND id % 2 = 0; ANALYZE";
+        "INSERT INTO checkpointfs.calls (checkpoint_id, ord, call_id, filename, file, file_size) SELECT id, o, 'c', chr(97 + o)"
+        " || '.json', '', 0 FROM checkpointfs.checkpoints, generate_series(0, 1) o WHERE seq > 1000 AND id % 2 = 0; ANALYZE";
     cleanup_free char *out = sql_in(NULL, "boss", fill);
 
     (void)state;

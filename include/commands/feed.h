@@ -13,7 +13,7 @@ enum feed_result {
     FEED_COMMAND, /* complete: feed_command has its bytes; parse them, act, remember the answer */
     FEED_MORE,    /* JSON that isn't complete yet: answer success */
     FEED_SAME,    /* the bytes of the command again: give the same answer, do nothing */
-    FEED_IGNORE,  /* nothing to do, answer success: empty, or white space around a command */
+    FEED_IGNORE,  /* nothing to do, answer success: empty, white space around JSON, the newline of a line that came without */
     FEED_BAD,     /* `e` has EINVAL, E2BIG or ENOMEM and why */
 };
 

@@ -168,8 +168,8 @@ HANDLER(api_role_reveal)
         return 404;
     if (!stores_passwords(rq))
         return 412;
-    if (!js_is(role, "authentication_method", "password"))
-        return answer_error(rq, 404, "", "role has no password");
+    if (!js_is(role, "authentication_method", "password") || !js_str(role, "_password")[0])
+        return answer_error(rq, 404, "", "role has no stored password");
     return answer(rq, 200, json_pack("{s:s}", "password", js_str(role, "_password")));
 }
 

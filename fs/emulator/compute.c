@@ -99,6 +99,21 @@ static int connect_port(struct emulator *e, int port, const char *database, PGco
     return err_set(err, EIO, "can't connect to the compute: %s", words);
 }
 
+int compute_session_attach(struct emulator *e, const char *branch, const char *database, struct compute_session *ret_session,
+                           struct err *err)
+{
+    int port;
+    if (!compute_running(e, branch, &port))
+        return err_set(err, ENOTCONN, "branch %s: no compute runs", branch);
+    struct compute_session s = {.e = e};
+    int r = connect_port(e, port, database, &s.conn, err);
+    if (r < 0)
+        return r;
+    s.branch = js_strdup(branch);
+    *ret_session = s;
+    return 0;
+}
+
 int compute_session_open(struct emulator *e, const char *branch, const char *database, struct compute_session *ret_session,
                          struct err *err)
 {

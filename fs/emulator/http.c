@@ -21,6 +21,7 @@
 #include "util/log.h"
 #include "util/text.h"
 
+#define PREFIX "/api/v2"
 #define BODY_MAX ((size_t)1 << 20)
 #define URI_MAX 8192
 #define CONNECTIONS_MAX 1000
@@ -198,7 +199,8 @@ static int decide(struct request *rq, struct MHD_Connection *conn, struct incomi
     if (strlen(in->uri) > URI_MAX)
         return answer_error(rq, 414, "", "the request URI is longer than %d bytes", URI_MAX);
     rq->path = path;
-    rq->fault = faults_take(e->faults, rq->method, str_starts(path, "/api/v2") ? path + 7 : path);
+    if (str_starts(path, PREFIX "/"))
+        rq->fault = faults_take(e->faults, rq->method, path + sizeof(PREFIX) - 1);
     if (rq->fault.delay_ms)
         delay(e, rq->fault.delay_ms);
     if (rq->fault.drop_before)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api_i.h"
+#include "emulator/content.h"
 #include "emulator/js.h"
 #include "emulator/url.h"
 #include "util/cleanup.h"
@@ -15,6 +16,7 @@ enum flags {
     CHANGES = 1,   /* 423 while an operation runs in the project */
     BODY = 2,      /* a JSON object must come */
     MAY_BODY = 4,  /* one may come; without either flag a body is ignored, as Neon does */
+    SYNC = 8,      /* roles and databases that SQL has made are looked for first */
 };
 
 struct route {
@@ -38,7 +40,7 @@ static const struct route routes[] = {
     {"PATCH", P, CHANGES | BODY, api_project_update},
     {"DELETE", P, CHANGES, api_project_delete},
     {"GET", P "/limits", READS, api_project_limits},
-    {"GET", P "/connection_uri", READS, api_connection_uri},
+    {"GET", P "/connection_uri", SYNC, api_connection_uri},
     {"GET", P "/operations", READS, api_operations},
     {"GET", P "/operations/{}", READS, api_operation},
     {"GET", P "/branches", READS, api_branches},
@@ -66,15 +68,15 @@ static const struct route routes[] = {
     {"POST", P "/endpoints/{}/suspend", CHANGES, api_endpoint_suspend},
     {"POST", P "/endpoints/{}/restart", CHANGES, api_endpoint_restart},
     {"GET", B "/endpoints", READS, api_branch_endpoints},
-    {"GET", B "/roles", READS, api_roles},
+    {"GET", B "/roles", SYNC, api_roles},
     {"POST", B "/roles", CHANGES | BODY, api_role_create},
-    {"GET", B "/roles/{}", READS, api_role},
+    {"GET", B "/roles/{}", SYNC, api_role},
     {"DELETE", B "/roles/{}", CHANGES, api_role_delete},
     {"GET", B "/roles/{}/reveal_password", READS, api_role_reveal},
     {"POST", B "/roles/{}/reset_password", CHANGES, api_role_reset},
-    {"GET", B "/databases", READS, api_databases},
+    {"GET", B "/databases", SYNC, api_databases},
     {"POST", B "/databases", CHANGES | BODY, api_database_create},
-    {"GET", B "/databases/{}", READS, api_database},
+    {"GET", B "/databases/{}", SYNC, api_database},
     {"PATCH", B "/databases/{}", CHANGES | BODY, api_database_update},
     {"DELETE", B "/databases/{}", CHANGES, api_database_delete},
     {"GET", "/emulator/faults", READS, control_faults},
@@ -152,7 +154,7 @@ static int with_lock(struct request *rq, const struct route *route)
         return answer_error(rq, 404, "", "project not found");
     if ((route->flags & CHANGES) && job_running(e, rq->params[0]))
         return answer_error(rq, 423, "", "project already has running conflicting operations, scheduling of new ones is prohibited");
-    if (e->stopping && route->flags)
+    if (e->stopping && (route->flags & (CHANGES | BODY)))
         return answer_error(rq, 503, "", "the server is shutting down");
     return route->handler(rq);
 }
@@ -170,6 +172,8 @@ int router_dispatch(struct request *rq, const char *body, size_t body_len)
     int status = read_body(rq, route, body, body_len);
     if (status)
         return status;
+    if (route->flags & SYNC)
+        content_sync(rq->e, rq->params[0], rq->params[1] ? rq->params[1] : js_str(rq->query, "branch_id"));
     pthread_mutex_lock(&rq->e->lock);
     status = with_lock(rq, route);
     pthread_mutex_unlock(&rq->e->lock);

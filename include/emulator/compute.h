@@ -30,6 +30,9 @@ struct compute_session {
 };
 int compute_session_open(struct emulator *e, const char *branch, const char *database, struct compute_session *ret_session,
                          struct err *err);
+/* The same, but -ENOTCONN where no server runs: for who doesn't hold the project's turn. */
+int compute_session_attach(struct emulator *e, const char *branch, const char *database, struct compute_session *ret_session,
+                           struct err *err);
 void compute_session_close(struct compute_session *session);
 
 /* Runs one statement. -EIO with PostgreSQL's words. */

@@ -49,6 +49,7 @@ static int failure_code(const char *message)
         {"starting up", EAGAIN},                 {"shutting down", EAGAIN},
         {"in recovery mode", EAGAIN},            {"not yet accepting connections", EAGAIN},
         {"too many clients", EAGAIN},            {"remaining connection slots", EAGAIN},
+        {"terminating connection", EAGAIN},
         {"timeout expired", ETIMEDOUT},          {"timed out", ETIMEDOUT},
         {"Connection refused", ECONNREFUSED},    {"No such file or directory", ECONNREFUSED},
         {"server closed the connection", ECONNREFUSED},
@@ -110,6 +111,7 @@ int database_connect(const char *const *keywords, const char *const *values, con
 
     if (!pg)
         return err_set(e, ENOMEM, "out of memory");
+    PQsetNoticeProcessor(pg, ignore_notice, NULL);
     if (PQstatus(pg) == CONNECTION_BAD) {
         r = explain(pg, e);
         goto out;
@@ -124,7 +126,6 @@ int database_connect(const char *const *keywords, const char *const *values, con
             goto out;
         }
     }
-    PQsetNoticeProcessor(pg, ignore_notice, NULL);
     if (PQsetnonblocking(pg, 1) != 0) {
         r = explain(pg, e);
         goto out;

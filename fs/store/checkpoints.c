@@ -19,8 +19,8 @@ static const char columns[] =
     "SELECT k.id, k.uid, k.name, k.taken_name, k.line_id, k.seq, k.phase, k.note, k.closed, k.offline_by, k.snapshot_id,"
     " k.snapshot_name, k.snapshot_project, k.snapshot_branch, k.requested_at, k.captured_at, k.lsn, k.expires_at, k.full_size,"
     " k.diff_size, k.missing, k.created_at, k.changed_at, k.sealed_at, k.sealed_by, k.activity, k.outcome, k.run_id,"
-    " k.attempt_id, coalesce(a.state = 'open', false), k.partial_ok, k.waits_input, b.id, k.state_size, k.snapshot_bytes, k.snapshot_at,"
-    " k.checkpoint_bytes, k.checkpoint_at, k.transcript_bytes, k.transcript_at, k.meta_bytes, k.meta_at, k.result_bytes,"
+    " k.attempt_id, coalesce(a.state = 'open', false), k.partial_ok, k.waits_input, b.id, k.state_size, k.snapshot_bytes,"
+    " k.snapshot_at, k.checkpoint_bytes, k.checkpoint_at, k.transcript_bytes, k.transcript_at, k.meta_bytes, k.meta_at, k.result_bytes,"
     " k.result_at, o.total, o.changed_at, h.size, h.changed_at, " PARTS_SIZE
     " FROM checkpointfs.checkpoints k LEFT JOIN checkpointfs.attempts a ON a.id = k.attempt_id"
     " LEFT JOIN checkpointfs.outputs o ON o.checkpoint_id = k.id LEFT JOIN checkpointfs.history_heads h"

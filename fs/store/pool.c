@@ -127,35 +127,41 @@ static bool fresh(struct conn *c)
     return PQconsumeInput(c->pg) && PQstatus(c->pg) == CONNECTION_OK && !(p.revents & (POLLHUP | POLLERR));
 }
 
+/* One try to connect and set up the session. -EAGAIN: the server said that this is a bad moment, or cut what it had accepted. */
+static int try_connect(struct store *s, struct conn *c, int64_t deadline, struct err *e)
+{
+    int r = database_connect(s->keywords, s->values, NULL, deadline, &c->pg, e);
+
+    if (r)
+        return r;
+    r = q_simple(c, session_sql, e);
+    if (r == 0)
+        return 0;
+    if (c->dead && clock_mono_ms() < c->deadline_ms)
+        r = -EAGAIN;
+    drop(c);
+    return r;
+}
+
 /* Connects; while the server says that it is just starting it is asked again. */
 static int connect_one(struct store *s, struct conn *c, struct err *e)
 {
     int64_t until = clock_mono_ms() + CONNECT_MS;
     int64_t deadline = c->deadline_ms < until ? c->deadline_ms : until;
-    int r;
 
     for (;;) {
         cleanup_err struct err why = {0};
+        int r = try_connect(s, c, deadline, &why);
 
-        r = database_connect(s->keywords, s->values, NULL, deadline, &c->pg, &why);
         if (r == 0)
-            break;
+            return 0;
         if (r != -EAGAIN || clock_mono_ms() + STARTING_PAUSE_MS >= deadline) {
-            err_move(e, &why);
-            if (r == -EAGAIN) {
-                r = -EIO;
-                if (e)
-                    e->code = EIO;
-            }
-            err_prefix(e, "the store can't be reached");
-            return r;
+            why.code = r == -EAGAIN ? EIO : -r;
+            err_prefix(&why, "the store can't be reached");
+            return err_move(e, &why);
         }
         clock_sleep_ms(STARTING_PAUSE_MS);
     }
-    r = q_simple(c, session_sql, e);
-    if (r)
-        drop(c);
-    return r;
 }
 
 static struct conn *find_free(struct store *s)

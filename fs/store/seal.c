@@ -91,7 +91,8 @@ static int put_calls(struct conn *c, int64_t checkpoint, const struct store_seal
 
         r = q(c, NULL, e,
               "INSERT INTO checkpointfs.calls (checkpoint_id, ord, call_id, filename, tool, arguments, agent, arguments_sha256,"
-              " decided, is_input, file, file_size) VALUES ($1, $2::int, $3, $4, $5, $6, $7, $8, $9, $10, $11, octet_length($11))",
+              " decided, is_input, file, file_size) VALUES ($1, $2::int, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+              " octet_length($11))",
               "iisssysssby", checkpoint, (int64_t)i, x->call_id, x->filename, x->tool, (const void *)x->arguments,
               x->arguments ? strlen(x->arguments) : (size_t)0, x->agent, x->arguments_sha256, x->decided, (int)x->is_input,
               (const void *)(file->data ? file->data : ""), file->len);
@@ -112,7 +113,8 @@ static int put_state(struct conn *c, int64_t checkpoint, const struct store_seal
     if (r == 0)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET phase = 'sealed', note = NULL, state_size = $2, sealed_at ="
-              " checkpointfs.now_ns(), sealed_by = $3, run_id = $4, partial_ok = $5, waits_input = $6, changed_at = checkpointfs.now_ns() WHERE id = $1",
+              " checkpointfs.now_ns(), sealed_by = $3, run_id = $4, partial_ok = $5, waits_input = $6,"
+              " changed_at = checkpointfs.now_ns() WHERE id = $1",
               "iiisbb", checkpoint, (int64_t)seal->n, (int64_t)seal->by, seal->run_id, (int)seal->partial_ok,
               (int)seal->waits_input);
     return r;

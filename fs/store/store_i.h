@@ -188,10 +188,10 @@ int checkpoint_remove(struct conn *c, int64_t checkpoint, struct err *e);
 /* Opens a new attempt and makes it the checkpoint's present one. */
 int attempt_open(struct conn *c, int64_t checkpoint, int64_t opened_by, int64_t *ret, struct err *e);
 /* Claims an attempt for an action and stores what was decided, each decision with its call's arguments_sha256. `*ret_decided`
- * is the list for the audit log (owned by the caller). -EINVAL: not the JSON it should be. -ESTALE: other arguments were meant. */
+ * is the list for the audit log (owned by the caller). -EINVAL: not the JSON it should be. -ESTALE: other arguments
+ * were meant. */
 int attempt_claim(struct conn *c, int64_t checkpoint, int64_t attempt, int64_t action, const char *decisions,
-                  json_t **ret_decided,
-                  struct err *e);
+                  json_t **ret_decided, struct err *e);
 /* `approval.decided` with what attempt_claim returned; and `approval.requested` when undecided calls wait. */
 int decided_event(struct conn *c, const struct event *base, int64_t attempt, bool again, json_t *decided, const char *decisions,
                   struct err *e);

@@ -6,7 +6,7 @@
 
 #include "util/text.h"
 
-#define PAGE 5000
+#define PAGE 20000
 
 /* Size of a state under way: its last cut or extension, and what was written beyond it since. */
 #define PARTS_SIZE                                                                                                               \
@@ -76,8 +76,7 @@ static void read_sizes(const PGresult *res, int row, struct store_checkpoint *k)
         k->sizes[table[i].file] = col_null(res, row, table[i].size) ? -1 : col_int(res, row, table[i].size);
         k->mtimes[table[i].file] = col_int(res, row, table[i].mtime);
     }
-    if (k->sizes[FILE_OUTPUT] > STORE_OUTPUT_MAX)
-        k->sizes[FILE_OUTPUT] = STORE_OUTPUT_MAX;
+    k->sizes[FILE_OUTPUT] = output_shown(k->sizes[FILE_OUTPUT]);
     k->sizes[FILE_STATE] = col_int(res, row, 33);
     k->mtimes[FILE_STATE] = k->sealed_at;
     if (k->phase == PHASE_TAKING || k->phase == PHASE_SAVED) {

@@ -12,11 +12,13 @@ RULES = [
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
     (r"(127\.0\.0\.1|localhost):\d+", r"\1:PORT"),
-    (r"\b(br|ep|snap|op|proj|prj)-[a-z]+-[a-z]+-[a-z0-9]+", r"\1-ID"),
-    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UUID"),
-    (r"\b([a-z]+_)?(?=[0-9a-f]*[a-f])[0-9a-f]{16,}\b", r"\1HEX"),
-    (r"\b[0-9A-F]+/[0-9A-F]{4,}\b", "LSN"),
-    (r'("(?:lag_ms|full_size|logical_size|diff_size|size|bytes)": )\d+', r"\1N"),
+    (r"\b(br|ep|snap)-[a-z]+-[a-z]+-[a-z0-9]+", r"\1-ID"),
+    (r'("project_id": )"[^"]*"', r'\1"ID"'),
+    # The size of a snapshot is known some seconds after it was taken, and its line appears then.
+    (r',\n *"full_size": \d+', ""),
+    (r"\b(act-|ck-|run_)[0-9a-f]{16,}", r"\1ID"),
+    (r'("lsn": )"[^"]*"', r'\1"LSN"'),
+    (r'("lag_ms": )\d+', r"\1N"),
 ]
 
 

@@ -17,7 +17,7 @@ DEADLINE = 600
 def run_demo(plan, build=None):
     """(status, transcript, complaints). The demo cleans up after itself; that is checked here."""
     before = set(Path("/tmp").glob("ckpt-demo.*"))
-    env = {**os.environ, "PLAN": plan, "KEEP": "", "BUILD": build or os.environ.get("BUILD", "build")}
+    env = {**os.environ, "PLAN": plan, "KEEP": "", "BUILD": build or os.environ.get("CHECKPOINTFS_BUILD", "build")}
     done = subprocess.run([SCRIPTS / "demo" / "demo"], env=env, capture_output=True, text=True, timeout=DEADLINE)
     assert set(Path("/tmp").glob("ckpt-demo.*")) <= before, "the demo left its directory behind"
     return done.returncode, done.stdout, done.stderr

@@ -37,15 +37,22 @@ def test_the_normaliser_keeps_what_matters():
     text = """$ build/asan/checkpointfs --local=$DIR $MOUNT
 $ MOUNT=/tmp/ckpt-demo.a1B2c3/mnt DIR=/tmp/ckpt-demo.a1B2c3/local
 -rw-r--r-- 1 root root 12728 Nov 24 15:23 state.json
-"created_at": "2026-11-24T15:23:01.123456Z", "bytes": 12728,
-br-quiet-moon-a1b2c3d4 run_0123456789abcdef0123456789abcdef 127.0.0.1:5433
+  "project_id": "sweet-mouse-flitbzvj",
+  "requested_at": "2026-11-24T15:23:01.123Z",
+  "lag_ms": 12,
+  "lsn": "0/B00100",
+  "full_size": 31457280
+br-quiet-moon-a1b2c3d4 snap-rapid-rain-etzoi9pc act-3b04d2364acf83c8 ck-13b3299f6f19da0539ab run_0123456789abcdef0123456789abcdef
 saved, snapshot expires 2026-12-01
 """
     assert normalise(text) == """$ build/checkpointfs --local=$DIR $MOUNT
 $ MOUNT=/tmp/ckpt-demo.XXXXXX/mnt DIR=/tmp/ckpt-demo.XXXXXX/local
 -rw-r--r-- 1 USER GROUP SIZE DATE state.json
-"created_at": "TIME", "bytes": N,
-br-ID run_HEX 127.0.0.1:PORT
+  "project_id": "ID",
+  "requested_at": "TIME",
+  "lag_ms": N,
+  "lsn": "LSN"
+br-ID snap-ID act-ID ck-ID run_ID
 saved, snapshot expires DAY
 """
-    assert normalise("call_00000000000000000001 reject Alice\n") == "call_00000000000000000001 reject Alice\n"
+    assert normalise("call_00000000000000000001 in-place reject Alice\n") == "call_00000000000000000001 in-place reject Alice\n"

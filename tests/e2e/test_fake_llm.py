@@ -8,7 +8,7 @@ import urllib.request
 import openai
 import pytest
 
-from llm import DEADLINE, DENIED, GUIDE_PROMPT, PYTHON, SCRIPTS, fake_llm, running_llm  # noqa: F401 (a fixture)
+from llm import DEADLINE, DENIED, GUIDE_PROMPT, PYTHON, SCRIPTS, running_llm
 
 TOOLS = ("add_user", "drop_users_table", "list_users")
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import sample_agents
-from llm import DEADLINE, DENIED, PYTHON, SAMPLES, SCRIPTS, fake_llm, load, pending_ids  # noqa: F401 (a fixture)
+from llm import DEADLINE, DENIED, PYTHON, SAMPLES, SCRIPTS, load, pending_ids
 
 ADAPTER = SCRIPTS / "agents" / "openai_agents.py"
 SEEDS = ["py_seed_interrupted", "py_seed_chat_interrupted", "py_seed_v0.12.1", "py_seed_v0.19.4", "py_turns_20"]

@@ -21,6 +21,10 @@
 /* The supervisor ends the agent when it heard nothing for so long; it hears something only while the mount's own lease holds. */
 #define LEASE_SECONDS 30
 #define LEASE_FRESH_MS 10000
+/* An agent's last close may be sealed after its end has been told: so long for the close to arrive, and for the seal to end. */
+#define CLOSE_MS 300
+#define SEAL_MS 10000
+#define LOOK_MS 20
 
 struct waking {
     struct run *r;
@@ -188,25 +192,23 @@ static void pump(struct waking *w, struct agent *a)
     flush(w);
 }
 
-/* The last line of the output that isn't empty. */
-static char *last_line(struct waking *w)
+/* ": " and the last line of the output that isn't empty, or "" when there is none. Never NULL but out of memory. */
+static char *last_words(struct waking *w)
 {
-    char *text = w->tail.data ? utf8_clean(w->tail.data, w->tail.len) : NULL;
-    char *end, *nl;
-    char *line = NULL;
+    cleanup_free char *text = w->tail.data ? utf8_clean(w->tail.data, w->tail.len) : strdup("");
+    char *end = text ? text + strlen(text) : NULL;
+    char *line;
 
-    if (text) {
-        end = text + strlen(text);
-        while (end > text && (end[-1] == '\n' || end[-1] == '\r' || end[-1] == ' '))
-            *--end = '\0';
-        nl = strrchr(text, '\n');
-        line = strdup(nl ? nl + 1 : text);
-        free(text);
-    }
-    for (char *p = line; p && *p; p++)
-        if ((unsigned char)*p < 0x20)
+    if (!text)
+        return strdup("");
+    while (end > text && (unsigned char)end[-1] <= ' ')
+        *--end = '\0';
+    line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = ' ';
-    return line;
+    return *line ? str_format(": %s", line) : strdup("");
 }
 
 static void finish(struct run *r, enum action_state state, int code, const char *message, const char *outcome, bool release)
@@ -225,6 +227,34 @@ static void finish_failed(struct run *r, int code, const char *why, bool release
     finish(r, ACTION_FAILED, code, why, release ? "" : outcome, release);
 }
 
+static bool anything_sealing(struct engine *g)
+{
+    bool is = false;
+
+    index_read_lock(g->c.index);
+    for (struct index_entry *e = index_from(g->c.index, 0); e && !is; e = index_from(g->c.index, e->c.id + 1))
+        is = e->sealing;
+    index_unlock(g->c.index);
+    return is;
+}
+
+/* The checkpoint that the agent took; its name is owned by the caller. -ENOENT when it surely took none. */
+static int find_child(struct waking *w, char **ret, struct err *e)
+{
+    struct engine *g = w->r->g;
+    int64_t began = clock_mono_ms();
+    int rc;
+
+    for (;;) {
+        int64_t ms = clock_mono_ms() - began;
+
+        rc = store_child(g->c.store, g->line_id, w->b.uid, w->r->action, ret, e);
+        if (rc == -ENOENT ? ms > CLOSE_MS && (ms > SEAL_MS || !anything_sealing(g)) : !store_away(-rc) || atomic_load(&g->stopping))
+            return rc;
+        clock_sleep_ms(LOOK_MS);
+    }
+}
+
 static void stopped_again(struct waking *w)
 {
     struct run *r = w->r;
@@ -232,12 +262,16 @@ static void stopped_again(struct waking *w)
     cleanup_free char *child = NULL;
     cleanup_free char *outcome = NULL;
     cleanup_free char *message = NULL;
-    int rc = store_child(r->g->c.store, r->g->line_id, w->b.uid, r->action, &child, &e);
+    int rc = find_child(w, &child, &e);
 
-    if (rc < 0) {
+    if (rc == -ENOENT) {
         finish_failed(r, ECHILD,
                       "the agent says it stopped for approval again (exit 10), but took no checkpoint whose meta.json names this one as parent",
                       false);
+        return;
+    }
+    if (rc < 0) { /* only a mount that is leaving gives up looking */
+        finish_failed(r, e.code, err_text(&e), false);
         return;
     }
     data_set(r, "child", child);
@@ -248,9 +282,8 @@ static void stopped_again(struct waking *w)
 
 static void exited(struct waking *w)
 {
-    cleanup_free char *line = last_line(w);
+    cleanup_free char *said = last_words(w);
     cleanup_free char *why = NULL;
-    const char *said = line ? line : "";
 
     switch (w->exit.code) {
     case 0:
@@ -260,11 +293,11 @@ static void exited(struct waking *w)
         stopped_again(w);
         return;
     case EXIT_NOTHING_DONE:
-        why = str_format("the resume command says that nothing was done (exit 75); the decision is free again: %s", said);
+        why = str_format("the resume command says that nothing was done (exit 75); the decision is free again%s", said);
         finish_failed(w->r, EAGAIN, why, true);
         return;
     default:
-        why = str_format("the resume command ended with exit %d: %s", w->exit.code, said);
+        why = str_format("the resume command ended with exit %d%s", w->exit.code, said);
         finish_failed(w->r, EIO, why, false);
     }
 }
@@ -272,6 +305,7 @@ static void exited(struct waking *w)
 static void ended(struct waking *w)
 {
     cleanup_free char *why = NULL;
+    cleanup_free char *said = NULL;
 
     data_set_int(w->r, "exit", w->exit.kind == AGENT_EXITED ? w->exit.code : -w->exit.code);
     if (w->exit.kind == AGENT_LOST) {
@@ -282,7 +316,8 @@ static void ended(struct waking *w)
     } else if (w->exit.cancelled) {
         finish_failed(w->r, ECANCELED, w->exit.lease_lost ? "the agent was ended: the mount lost its lease in the store" : "cancelled", false);
     } else if (w->exit.kind == AGENT_SIGNALED) {
-        why = str_format("the resume command was ended by signal %d (%s)", w->exit.code, strsignal(w->exit.code));
+        said = last_words(w);
+        why = str_format("the resume command was ended by signal %d (%s)%s", w->exit.code, strsignal(w->exit.code), said);
         finish_failed(w->r, EIO, why, false);
     } else {
         exited(w);

@@ -1,11 +1,14 @@
-/* What an agent printed: appended by its offset in the whole; once that is too long the middle is neither shown nor kept. */
+/* What an agent printed: appended by its offset in the whole; once that is too long the middle is neither shown nor kept, and a
+ * line says so in its place. */
 #include "store_i.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define HALF (STORE_OUTPUT_MAX / 2)
 #define TRIM_STEP (1LL << 20)
+#define GAP_LINE_MAX 80
 
 struct output_args {
     int64_t checkpoint;
@@ -14,6 +17,19 @@ struct output_args {
     size_t n;
     struct buf *out;
 };
+
+/* The line in place of the middle; its length. */
+static int gap_line(int64_t total, char line[GAP_LINE_MAX])
+{
+    return snprintf(line, GAP_LINE_MAX, "\n[checkpointfs: %lld bytes are left out here]\n", (long long)(total - STORE_OUTPUT_MAX));
+}
+
+int64_t output_shown(int64_t total)
+{
+    char line[GAP_LINE_MAX];
+
+    return total > STORE_OUTPUT_MAX ? STORE_OUTPUT_MAX + gap_line(total, line) : total;
+}
 
 static int reset_fn(struct conn *c, void *arg, struct err *e)
 {
@@ -98,6 +114,24 @@ static int read_range(struct conn *c, int64_t checkpoint, int64_t from, int64_t 
     return buf_error(out) ? err_set(e, ENOMEM, "out of memory") : 0;
 }
 
+/* The bytes [from, to) of what is shown of an output whose middle is gone: a half, the line, a half. */
+static int read_around_gap(struct conn *c, int64_t checkpoint, int64_t total, int64_t from, int64_t to, struct buf *out,
+                           struct err *e)
+{
+    char line[GAP_LINE_MAX];
+    int64_t second = HALF + gap_line(total, line); /* where the last half begins */
+    int64_t moved = total - HALF - second;
+    int64_t a = from > HALF ? from : HALF;
+    int64_t b = to < second ? to : second;
+    int r = read_range(c, checkpoint, from, to < HALF ? to : HALF, out, e);
+
+    if (r == 0 && a < b)
+        buf_add(out, line + (a - HALF), (size_t)(b - a));
+    if (r == 0)
+        r = read_range(c, checkpoint, (from > second ? from : second) + moved, (to < second + HALF ? to : second + HALF) + moved, out, e);
+    return r;
+}
+
 static int read_fn(struct conn *c, void *arg, struct err *e)
 {
     const struct output_args *a = arg;
@@ -105,21 +139,13 @@ static int read_fn(struct conn *c, void *arg, struct err *e)
     size_t before = a->out->len;
     int64_t end = a->off + (int64_t)a->n;
     int64_t total;
-    int64_t gap;
     int r = q(c, &res, e, "SELECT total FROM checkpointfs.outputs WHERE checkpoint_id = $1", "i", a->checkpoint);
 
     if (r || PQntuples(res) == 0)
         return r;
     total = col_int(res, 0, 0);
-    gap = total > STORE_OUTPUT_MAX ? total - STORE_OUTPUT_MAX : 0;
-    if (gap == 0) {
-        r = read_range(c, a->checkpoint, a->off, end < total ? end : total, a->out, e);
-    } else {
-        r = read_range(c, a->checkpoint, a->off, end < HALF ? end : HALF, a->out, e);
-        if (r == 0)
-            r = read_range(c, a->checkpoint, (a->off > HALF ? a->off : HALF) + gap,
-                           (end < STORE_OUTPUT_MAX ? end : STORE_OUTPUT_MAX) + gap, a->out, e);
-    }
+    r = total > STORE_OUTPUT_MAX ? read_around_gap(c, a->checkpoint, total, a->off, end, a->out, e)
+                                 : read_range(c, a->checkpoint, a->off, end < total ? end : total, a->out, e);
     if (r)
         buf_truncate(a->out, before); /* the call may be run again */
     return r;

@@ -183,6 +183,11 @@ int checkpoint_empty(struct conn *c, int64_t checkpoint, struct err *e);
 /* Removes a checkpoint. */
 int checkpoint_remove(struct conn *c, int64_t checkpoint, struct err *e);
 
+/* ---- output.c -------------------------------------------------------------------------------------------------------- */
+
+/* How long an output of `total` bytes is when it is read; what is no size (-1) stays so. */
+int64_t output_shown(int64_t total);
+
 /* ---- attempts.c ------------------------------------------------------------------------------------------------------ */
 
 /* Opens a new attempt and makes it the checkpoint's present one. */

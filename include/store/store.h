@@ -22,7 +22,7 @@ struct store;
 
 /* A state is at most this long: -EFBIG from what would make it longer. */
 #define STORE_STATE_MAX (1LL << 30)
-/* An agent's output shows at most this much: its first and its last half. */
+/* An agent's output shows at most this much, its first and its last half, with a line between them that says what is missing. */
 #define STORE_OUTPUT_MAX (16LL << 20)
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
@@ -372,7 +372,8 @@ int store_child(struct store *s, int64_t line_id, const char *parent_uid, int64_
 
 /* Empties the output: a new attempt begins. */
 int store_output_reset(struct store *s, int64_t checkpoint, struct err *e);
-/* Appends; beyond 16 MiB the middle is dropped, so that the first and last 8 MiB stay. synchronous_commit=off. */
+/* Appends; beyond 16 MiB the middle is dropped, so that the first and last 8 MiB stay, and a line in its place says how much
+ * is left out. synchronous_commit=off. */
 int store_output_append(struct store *s, int64_t checkpoint, const void *bytes, size_t n, struct err *e);
 
 #endif

@@ -16,6 +16,7 @@ from emulator import BUILD, Emulator, wait_until
 
 BINARY = Path(os.environ.get("CHECKPOINTFS", BUILD / "checkpointfs"))
 DEADLINE = 60
+NAMES = errno.errorcode | {errno.EOPNOTSUPP: "EOPNOTSUPP"}  # the same number as ENOTSUP
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "tests" / "data"
 STATE = SAMPLES / "py_seed_interrupted.json"
@@ -144,6 +145,9 @@ class Mount:
     def events(self):
         return [json.loads(line) for line in self.read(".control/events.jsonl").splitlines()]
 
+    def events_of(self, name, what=None):
+        return [e for e in self.events() if e.get("name") == name and what in (None, e["event"])]
+
     # -- verbs
 
     def write(self, path, text):
@@ -152,11 +156,11 @@ class Mount:
         try:
             fd = os.open(self.root / path, os.O_WRONLY | os.O_TRUNC)
         except OSError as e:
-            return errno.errorcode[e.errno]
+            return NAMES[e.errno]
         try:
             os.write(fd, data)
         except OSError as e:
-            return errno.errorcode[e.errno]
+            return NAMES[e.errno]
         finally:
             os.close(fd)
         return None

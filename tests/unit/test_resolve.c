@@ -189,7 +189,7 @@ static void test_nothing_pending(void **state)
     (void)state;
     make_run(FRAMEWORK_OPENAI_PYTHON, "", &ended);
     ended.status = RUN_FINAL;
-    assert_refused(&ended, "approve", "nothing is pending in this checkpoint (the run has ended)");
+    assert_refused(&ended, "approve", "nothing is pending in this checkpoint: the run has ended");
     assert_refused(&ended, "answer x", "the run has ended");
     make_run(FRAMEWORK_LANGGRAPH_PYTHON, "", &unread);
     unread.status = RUN_INTERRUPTED;

@@ -94,14 +94,14 @@ def test_decisions(m, command, decided, given):
     assert event["by"]["pid"] == os.getpid() or event["by"]["uid"] == os.getuid()
 
 
-def parallel_ids(m, name):
-    return [Path(p).stem for p in sorted(os.listdir(m / f"{name}/pending"))]
+def pending(m, name):
+    return [m.json(f"{name}/pending/{p}")["id"] for p in sorted(os.listdir(m / f"{name}/pending"))]
 
 
 def test_some_of_several_calls(m):
     """The OpenAI SDK resumes partly: what is left undecided stays pending in the child."""
     m.waits("partial", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/partial.decisions"', state=PARALLEL)
-    first, second, third = parallel_ids(m, "partial")
+    first, second, third = pending(m, "partial")
     assert m.status("partial") == "waiting (3 calls)"
     assert m.echo("partial/resume", f"approve {second} {third}") is None
     got = json.loads(m.left("partial", "decisions"))["decisions"]
@@ -111,7 +111,7 @@ def test_some_of_several_calls(m):
 
 def test_several_calls_in_json(m):
     m.waits("several", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/several.decisions"', state=PARALLEL)
-    a, b, c = parallel_ids(m, "several")
+    a, b, c = pending(m, "several")
     command = {"decisions": [{"id": c, "decision": "reject", "message": "not c"}, {"id": a, "decision": "approve"}, {"decision": "reject"}]}
     assert m.echo("several/resume", json.dumps(command, indent=2)) is None
     got = {d["id"]: (d["decision"], d["message"]) for d in json.loads(m.left("several", "decisions"))["decisions"]}
@@ -127,18 +127,26 @@ def test_a_long_rejection_in_json(m):
 
 
 def test_langgraph_resumes_whole_or_not_at_all(m):
+    """Its middleware wants one decision per action of an interrupt."""
     state = json.loads(LANGGRAPH.read_text())
-    call = m.waits("langgraph", "exit 0", state=LANGGRAPH)
-    ids = parallel_ids(m, "langgraph")
-    print(ids, m.status("langgraph"), state.keys())
-    assert m.echo(f"{call}/resume", "approve nobody") == "EINVAL"
-    assert ids[0] in m.result(call)["message"]
+    interrupt = state["pendingWrites"][0][2][0]["value"]
+    interrupt["action_requests"].append({"name": "add_user", "args": {"name": "Dora"}})
+    interrupt["review_configs"].append({"action_name": "add_user", "allowed_decisions": ["approve", "reject"]})
+    m.waits("langgraph", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/langgraph.decisions"', state=json.dumps(state))
+    a, b = pending(m, "langgraph")
+    refused(m, "langgraph", f"approve {a}", "EINVAL", "langgraph", b)
+    refused(m, "langgraph", f"reject id={b} no", "EINVAL", "langgraph", a)
+    assert not (m / "langgraph/output").exists()
+    both = {"decisions": [{"id": a, "decision": "edit", "arguments": {"table": "old"}}, {"id": b, "decision": "approve"}]}
+    assert m.echo("langgraph/resume", json.dumps(both)) is None
+    first, second = json.loads(m.left("langgraph", "decisions"))["decisions"]
+    assert first["decision"] == "edit" and first["arguments"] == {"table": "old"} and second["decision"] == "approve"
 
 
 def test_answer(m):
     """LlamaIndex keeps the question nowhere in its state: whoever took the checkpoint supplies it."""
-    pending = [{"id": "q1", "kind": "input", "arguments": {"prompt": "Which table?"}}]
-    m.waits("answer", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/answer.decisions"', state=LLAMAINDEX, meta={"pending": pending})
+    question = [{"id": "q1", "kind": "input", "arguments": {"prompt": "Which table?"}}]
+    m.waits("answer", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/answer.decisions"', state=LLAMAINDEX, meta={"pending": question})
     assert m.status("answer").startswith("waiting")
     assert m.echo("answer/resume", "approve") == "EINVAL"
     assert "answer TEXT" in m.result("answer")["message"]

@@ -372,8 +372,8 @@ static void output_keeps_its_beginning_and_its_end(void **state)
     cleanup_err struct err err = {0};
     size_t half = 8 << 20;
     size_t n = 20 << 20;
-    const char *line = "\n[checkpointfs: 4194304 bytes are left out here]\n";
-    size_t line_len = strlen(line);
+    const char *gap = "\n[checkpointfs: 4194304 bytes are left out here]\n";
+    size_t gap_len = strlen(gap);
     cleanup_free char *bytes = malloc(n);
     cleanup_buf struct buf out = {0}, around = {0};
     struct store_checkpoint k;
@@ -398,15 +398,15 @@ static void output_keeps_its_beginning_and_its_end(void **state)
     for (size_t off = 0; off < n; off += 100001)
         OK(store_output_append(store, checkpoint, bytes + off, n - off < 100001 ? n - off : 100001, &err));
     k = get(checkpoint);
-    assert_int_equal(k.sizes[FILE_OUTPUT], 2 * half + line_len);
+    assert_int_equal(k.sizes[FILE_OUTPUT], 2 * half + gap_len);
     store_checkpoint_free(&k);
     buf_truncate(&out, 0);
     OK(store_read_output(store, checkpoint, 0, n, &out, &err));
-    assert_int_equal(out.len, 2 * half + line_len);
+    assert_int_equal(out.len, 2 * half + gap_len);
     assert_memory_equal(out.data, bytes, half);
-    assert_memory_equal(out.data + half, line, line_len);
-    assert_memory_equal(out.data + half + line_len, bytes + n - half, half);
-    for (size_t off = half - 5; off < half + line_len + 5; off++) { /* wherever a read begins and ends */
+    assert_memory_equal(out.data + half, gap, gap_len);
+    assert_memory_equal(out.data + half + gap_len, bytes + n - half, half);
+    for (size_t off = half - 5; off < half + gap_len + 5; off++) { /* wherever a read begins and ends */
         buf_truncate(&around, 0);
         OK(store_read_output(store, checkpoint, (int64_t)off, 7, &around, &err));
         assert_int_equal(around.len, 7);

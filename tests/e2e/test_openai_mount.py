@@ -51,7 +51,8 @@ def test_a_partial_decision_leaves_the_rest_in_a_child(waker):
 def test_what_the_sdk_cannot_do_is_refused(waker):
     waker.take("edited", SEED)
     call, = pending_ids(load(SEED))
-    assert waker.write("edited/resume", json.dumps({"decisions": [{"id": call, "decision": "edit", "arguments": {}}]})) == "EINVAL"
+    edit = {"id": call, "decision": "edit", "arguments": {}}
+    assert waker.write("edited/resume", json.dumps({"decisions": [edit]})) == "EINVAL"
     assert "edit" in waker.read("edited/result")
     assert waker.status("edited") == "waiting (1 call)"
 

@@ -11,6 +11,7 @@
 
 /* How long a verb waits for a seal under way (design.md §4). */
 #define SEAL_WAIT_MS 1000
+#define TEXT_MAX 4095
 
 struct request {
     struct engine *g;
@@ -38,7 +39,8 @@ static int begin(const struct request *q, enum action_kind kind, int64_t checkpo
     (*ret)->decisions = str_dup(decisions);
     if (decisions)
         data_set(*ret, "decisions", decisions); /* whoever takes over needs them */
-    journal_step(*ret, "", NULL, NULL);
+    /* Once a write with `nowait` is answered, the status shows it, also while it waits for the project's turn. */
+    journal_step(*ret, "", kind == ACTION_RESTORE || kind == ACTION_REPLAY ? "restoring 1/5" : NULL, NULL);
     return 0;
 }
 
@@ -229,18 +231,36 @@ static int wait_for_seal(struct engine *g, int64_t checkpoint, struct err *e)
     return 0;
 }
 
+/* What the journal shows of a command: its line, or its JSON in one line, of which the first TEXT_MAX bytes are enough. */
+static char *journal_text(const char *bytes, size_t n)
+{
+    cleanup_json json_t *json = json_loadb(bytes, n, JSON_REJECT_DUPLICATES, NULL);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : strndup(bytes, n);
+    size_t cut = TEXT_MAX;
+
+    if (!text)
+        return NULL;
+    if (!json)
+        text[strcspn(text, "\n")] = '\0';
+    if (strlen(text) > TEXT_MAX) {
+        while (cut > 0 && ((unsigned char)text[cut] & 0xc0) == 0x80)
+            cut--; /* not in the middle of a character */
+        text[cut] = '\0';
+    }
+    return text;
+}
+
 int engine_command(struct engine *g, int64_t checkpoint, enum control control, const char *bytes, size_t n, const struct who *who,
                    bool *ret_nowait, struct run **ret, struct err *e)
 {
     cleanup_command struct command cmd = {0};
-    cleanup_free char *text = strndup(bytes, n);
+    cleanup_free char *text = journal_text(bytes, n);
     struct request q = {.g = g, .checkpoint = checkpoint, .cmd = &cmd, .text = text, .who = who};
     int r;
 
     *ret = NULL;
     if (!text)
         return err_set(e, ENOMEM, "out of memory");
-    text[strcspn(text, "\n")] = '\0';
     if (atomic_load(&g->stopping))
         return err_set(e, EINTR, "the mount is being unmounted");
     r = wait_for_seal(g, checkpoint, e);

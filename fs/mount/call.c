@@ -36,6 +36,8 @@ void call_free(struct call *c)
 /* After this no interrupt touches `c` any more. No lock may be held. */
 static fuse_req_t leave(struct call *c)
 {
+    if (c->h && c->h->kind == HANDLE_CONTROL) /* before the reply: a RELEASE may follow it at once */
+        handle_writes(c->m, c->h, false);
     fuse_req_interrupt_func(c->req, NULL, NULL);
     return c->req;
 }

@@ -5,9 +5,6 @@
 
 #include "agents/ancestry.h"
 #include "mount_i.h"
-#include "util/clock.h"
-#include "util/log.h"
-#include "util/text.h"
 
 bool control_of(node_id node, enum control *ret)
 {
@@ -34,6 +31,26 @@ bool control_of(node_id node, enum control *ret)
 
 /* ---- open ----------------------------------------------------------------------------------------------------------- */
 
+/* A second writer would hang where not even kill reaches it (fuse.md §0.7). cancel, answered at once, is never busy. */
+static struct handle *handle_for(struct mount *m, const struct node_attr *a, enum control control, const struct fuse_ctx *ctx, int *ret_code)
+{
+    struct handle *h = NULL;
+    int r = 0;
+
+    if (control == CONTROL_CANCEL)
+        h = handle_new(m, HANDLE_CONTROL, a, ctx);
+    else
+        r = handle_new_alone(m, HANDLE_CONTROL, a, ctx, &h);
+    if (h) {
+        h->control = control;
+        h->feed = feed_new();
+    }
+    if (h && h->feed)
+        return h;
+    handle_free(m, h);
+    *ret_code = r < 0 ? -r : ENOMEM;
+    return NULL;
+}
 
 /* An agent's process can't decide: journalled, so that the audit log shows the attempt. */
 static void open_refused(struct call *c)
@@ -54,6 +71,7 @@ void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, st
     enum control control = CONTROL_CANCEL;
     struct handle *h;
     struct call *c;
+    int code = 0;
 
     control_of(a->id, &control);
     if (agent_is_below(fuse_req_ctx(req)->pid)) {
@@ -64,19 +82,11 @@ void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, st
         }
         return;
     }
-    if (control != CONTROL_CANCEL && handle_busy(m, a->id, NULL)) {
-        fuse_reply_err(req, EBUSY); /* a second writer would hang where not even kill reaches it (fuse.md §0.7) */
+    h = handle_for(m, a, control, fuse_req_ctx(req), &code);
+    if (!h) {
+        fuse_reply_err(req, code);
         return;
     }
-    h = handle_new(m, HANDLE_CONTROL, a, fuse_req_ctx(req));
-    if (h)
-        h->feed = feed_new();
-    if (!h || !h->feed) {
-        handle_free(m, h);
-        fuse_reply_err(req, ENOMEM);
-        return;
-    }
-    h->control = control;
     fi->fh = (uintptr_t)h;
     fi->direct_io = 1;
     if (fuse_reply_open(req, fi) == -ENOENT)
@@ -85,20 +95,13 @@ void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, st
 
 /* ---- write ---------------------------------------------------------------------------------------------------------- */
 
-static void mark(struct call *c, bool commanded, bool answered)
-{
-    pthread_mutex_lock(&c->m->handles_lock);
-    c->h->touched_ms = clock_mono_ms();
-    c->h->commanded |= commanded;
-    c->h->answered = answered;
-    pthread_mutex_unlock(&c->m->handles_lock);
-}
-
 /* The command's final answer, which the same bytes on this handle will get again. */
 static void answer(struct call *c, int code)
 {
+    pthread_mutex_lock(&c->m->handles_lock);
     c->h->answer = code;
-    mark(c, true, true);
+    c->h->answered = true;
+    pthread_mutex_unlock(&c->m->handles_lock);
     if (code)
         call_reply_err(c, code);
     else
@@ -115,7 +118,6 @@ static void command(struct call *c)
     const char *bytes = feed_command(h->feed, &n);
     int rc;
 
-    mark(c, true, false);
     who_read(c->from.pid, c->from.uid, &who);
     rc = engine_command(c->m->engine, h->checkpoint, h->control, bytes, n, &who, &nowait, &r, &c->e);
     who_clear(&who);
@@ -131,23 +133,41 @@ static void command(struct call *c)
 /* The same bytes again: the same answer, or the same wait, if the first was interrupted. */
 static void same(struct call *c)
 {
-    if (c->h->answered || !c->h->run)
-        answer(c, c->h->answer);
+    bool answered;
+    int code;
+
+    pthread_mutex_lock(&c->m->handles_lock);
+    answered = c->h->answered;
+    code = c->h->answer;
+    pthread_mutex_unlock(&c->m->handles_lock);
+    if (answered || !c->h->run)
+        answer(c, code);
     else
         waits_for(c, run_ref(c->h->run), answer);
 }
 
-static void bad(struct call *c)
+static void journal_bad(struct call *c, int code)
 {
     struct who who;
     size_t n = c->size < 200 ? c->size : 200;
     char *text = strndup(c->data, n);
-    int code = c->e.code ? c->e.code : EINVAL;
 
     who_read(c->from.pid, c->from.uid, &who);
     engine_refused(c->m->engine, c->h->checkpoint, c->h->control, text, &who, code, err_text(&c->e));
     who_clear(&who);
     free(text);
+}
+
+/* What is no command, or one too many. Programs that got an error write the same again: it is in the journal once. */
+static void bad(struct call *c)
+{
+    int code = c->e.code ? c->e.code : EINVAL;
+
+    if (!c->h->refused)
+        journal_bad(c, code);
+    pthread_mutex_lock(&c->m->handles_lock);
+    c->h->refused = true;
+    pthread_mutex_unlock(&c->m->handles_lock);
     call_reply_err(c, code);
 }
 
@@ -161,9 +181,6 @@ static void written(struct call *c)
         same(c);
         return;
     case FEED_MORE:
-        mark(c, true, false);
-        call_reply_write(c, c->size);
-        return;
     case FEED_IGNORE:
         call_reply_write(c, c->size);
         return;
@@ -188,6 +205,7 @@ void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n,
     memcpy(c->data, bytes, n);
     c->data[n] = '\0';
     c->size = n;
+    handle_writes(m, c->h, true);
     waits_interruptible(c);
     jobs_add(m->jobs, c, written);
 }
@@ -196,9 +214,12 @@ void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n,
 
 static void incomplete(struct call *c)
 {
-    struct who who = {.w = {.pid = c->from.pid, .uid = c->from.uid}};
+    struct who who;
 
-    engine_refused(c->m->engine, c->h->checkpoint, c->h->control, "(JSON)", &who, EINVAL, "incomplete command: the JSON was cut before its end; nothing was done");
+    who_read(c->from.pid, c->from.uid, &who);
+    engine_refused(c->m->engine, c->h->checkpoint, c->h->control, "(JSON)", &who, EINVAL,
+                   "incomplete command: the JSON was cut before its end; nothing was done");
+    who_clear(&who);
     handle_free(c->m, c->h);
     call_free(c);
 }

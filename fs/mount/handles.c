@@ -1,4 +1,5 @@
 /* Open files. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "mount_i.h"
@@ -7,7 +8,7 @@
 /* A control file that is open but not written to is no longer busy after this (design.md §3.5, traps.md 7). */
 #define IDLE_MS 5000
 
-struct handle *handle_new(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx)
+static struct handle *make(enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx)
 {
     struct handle *h = calloc(1, sizeof(*h));
 
@@ -22,15 +23,74 @@ struct handle *handle_new(struct mount *m, enum handle_kind kind, const struct n
     h->uid = ctx->uid;
     h->touched_ms = clock_mono_ms();
     pthread_mutex_init(&h->lock, NULL);
-    if (kind != HANDLE_READ) {
-        pthread_mutex_lock(&m->handles_lock);
-        h->next = m->handles;
-        if (h->next)
-            h->next->prev = h;
-        m->handles = h;
-        pthread_mutex_unlock(&m->handles_lock);
-    }
     return h;
+}
+
+/* The kernel's lock of an inode is held only while a write waits; an open that may still be followed by one counts too. */
+static bool counts(const struct handle *h, int64_t now)
+{
+    if (h->kind != HANDLE_CONTROL)
+        return true;
+    return h->writing || (!h->answered && !h->refused && now - h->touched_ms < IDLE_MS);
+}
+
+static bool busy_locked(struct mount *m, node_id node, const struct handle *except)
+{
+    int64_t now = clock_mono_ms();
+    bool busy = false;
+
+    for (struct handle *h = m->handles; h && !busy; h = h->next)
+        busy = h != except && h->node == node && counts(h, now);
+    return busy;
+}
+
+static void link_locked(struct mount *m, struct handle *h)
+{
+    h->next = m->handles;
+    if (h->next)
+        h->next->prev = h;
+    m->handles = h;
+}
+
+struct handle *handle_new(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx)
+{
+    struct handle *h = make(kind, a, ctx);
+
+    if (!h || kind == HANDLE_READ)
+        return h;
+    pthread_mutex_lock(&m->handles_lock);
+    link_locked(m, h);
+    pthread_mutex_unlock(&m->handles_lock);
+    return h;
+}
+
+int handle_new_alone(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx, struct handle **ret)
+{
+    struct handle *h = make(kind, a, ctx);
+    bool busy;
+
+    if (!h)
+        return -ENOMEM;
+    pthread_mutex_lock(&m->handles_lock);
+    busy = busy_locked(m, a->id, NULL);
+    if (!busy)
+        link_locked(m, h);
+    pthread_mutex_unlock(&m->handles_lock);
+    if (busy) {
+        pthread_mutex_destroy(&h->lock);
+        free(h);
+        return -EBUSY;
+    }
+    *ret = h;
+    return 0;
+}
+
+void handle_writes(struct mount *m, struct handle *h, bool writing)
+{
+    pthread_mutex_lock(&m->handles_lock);
+    h->writing = writing;
+    h->touched_ms = clock_mono_ms();
+    pthread_mutex_unlock(&m->handles_lock);
 }
 
 void handle_free(struct mount *m, struct handle *h)
@@ -54,21 +114,12 @@ void handle_free(struct mount *m, struct handle *h)
     free(h);
 }
 
-static bool counts(const struct handle *h, int64_t now)
-{
-    if (h->kind != HANDLE_CONTROL)
-        return true;
-    return !h->answered && (h->commanded || now - h->touched_ms < IDLE_MS);
-}
-
 bool handle_busy(struct mount *m, node_id node, const struct handle *except)
 {
-    int64_t now = clock_mono_ms();
-    bool busy = false;
+    bool busy;
 
     pthread_mutex_lock(&m->handles_lock);
-    for (struct handle *h = m->handles; h && !busy; h = h->next)
-        busy = h != except && h->node == node && counts(h, now);
+    busy = busy_locked(m, node, except);
     pthread_mutex_unlock(&m->handles_lock);
     return busy;
 }

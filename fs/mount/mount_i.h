@@ -78,10 +78,11 @@ struct handle {
     enum control control;
     struct feed *feed;
     struct run *run;      /* the command's action while it may still be waited for */
-    int answer;           /* positive errno the command was answered with */
+    int answer;           /* positive errno the command was answered with: under handles_lock */
     bool answered;        /* under handles_lock */
-    bool commanded;       /* a command was given: under handles_lock */
-    int64_t touched_ms;   /* opened or written: under handles_lock */
+    bool refused;         /* something that was no command is in the journal already: under handles_lock */
+    bool writing;         /* a write waits for its reply: under handles_lock */
+    int64_t touched_ms;   /* opened, written or replied to: under handles_lock */
 
     /* draft, temp */
     bool ready;           /* the snapshot settled and is of the active branch */
@@ -149,7 +150,11 @@ void waits_for(struct call *c, struct run *r, void (*then)(struct call *c, int c
 
 /* ---- handles.c ---- */
 struct handle *handle_new(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx);
+/* The same, unless another one would make it hang: -EBUSY, -ENOMEM. */
+int handle_new_alone(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx, struct handle **ret);
 void handle_free(struct mount *m, struct handle *h);
+/* A write on it begins to wait for its reply, or is about to get it. */
+void handle_writes(struct mount *m, struct handle *h, bool writing);
 static inline struct handle *handle_of(const struct fuse_file_info *fi) { return (struct handle *)(uintptr_t)fi->fh; }
 /* Whether another handle has that node open for writing, so that a second writer would hang (fuse.md §0.7). */
 bool handle_busy(struct mount *m, node_id node, const struct handle *except);

@@ -190,6 +190,12 @@ class Mount:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    def tidy(self):
+        """Deletes the branches that restores replaced, as a person in Neon's console does: a project may have only so many."""
+        for branch in self.emulator.branches():
+            if branch["name"].startswith("replaced-") and not branch["default"]:
+                self.emulator.ok("DELETE", f"/projects/{{p}}/branches/{branch['id']}")
+
     def agents(self):
         """Pids of supervisors of this mount's agents."""
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")

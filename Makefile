@@ -8,7 +8,7 @@ VENV      ?= build/venv
 PLAN      ?= paid
 KEEP      ?=
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wformat=2 -Wundef -Wswitch-enum
-PKGS      := fuse3 libcurl jansson libpq libcrypto inih
+PKGS      := fuse3 libcurl jansson libpq libcrypto
 CFLAGS    ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Iinclude $(WARN) $(CFLAGS) $(SAN) -fvisibility=hidden -fstack-protector-strong -MMD -MP \
              $(shell pkg-config --cflags $(PKGS) libmicrohttpd cmocka 2>/dev/null)

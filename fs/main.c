@@ -23,6 +23,8 @@
 #include "version.h"
 
 #define STORE_CONNECTIONS 12
+/* The role that mounts, of a private store and where migrate isn't told another. */
+#define MOUNT_ROLE "checkpointfs"
 /* How long to wait at the end for the private servers, if this was their last mount. */
 #define SERVERS_STOP_MS 15000
 
@@ -69,7 +71,8 @@ static int say(struct program *p, const char *text)
 
 static void redirect(struct program *p)
 {
-    cleanup_free char *path = p->c.local_dir ? str_format("%s/checkpointfs.log", p->c.local_dir) : NULL;
+    const char *dir = p->c.local_dir ? p->c.local_dir : p->c.store_dir;
+    cleanup_free char *path = dir ? str_format("%s/checkpointfs.log", dir) : NULL;
     cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     cleanup_fd int log = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
 
@@ -113,11 +116,11 @@ static int start_servers(struct program *p, const char **ret_store, struct err *
         p->c.api_host = str_dup(env->neon_api_host);
         p->c.api_key = str_dup(env->neon_api_key);
         p->c.project_id = str_dup(env->neon_project_id);
-    } else if (p->status_fd >= 0) {
+    } else {
         fprintf(stderr, "checkpointfs: the store is private to this machine (%s): no other machine sees these checkpoints\n", lc.dir);
     }
     *ret_store = env->store;
-    return store_migrate(env->store_owner, "checkpointfs", e);
+    return store_migrate(env->store_owner, MOUNT_ROLE, e);
 }
 
 static int start_store(struct program *p, struct err *e)
@@ -165,7 +168,7 @@ static int start_engine(struct program *p, struct err *e)
     struct engine_config ec = {
         .store = p->store, .neon = p->neon, .index = p->index, .project_id = p->c.project_id, .branch_id = p->c.branch_id,
         .database = p->c.database, .role = p->c.role, .mountpoint = p->c.mountpoint, .cwd = p->c.cwd,
-        .resume_command = p->c.resume, .deadline_ms = p->c.deadline_ms, .local = p->c.local_dir != NULL,
+        .resume_command = p->c.resume, .deadline_ms = p->c.deadline_ms, .grace_ms = p->c.grace_ms, .local = p->c.local_dir != NULL,
         .changed = mount_changed, .changed_arg = p->mount,
     };
     cleanup_free char *host = NULL;
@@ -181,7 +184,7 @@ static int start_engine(struct program *p, struct err *e)
 
 static int start(struct program *p, struct err *e)
 {
-    int r = mount_check(p->c.mountpoint, e);
+    int r = mount_check(p->c.mountpoint, p->c.options, e);
 
     if (r == 0)
         r = start_store(p, e);
@@ -278,12 +281,13 @@ static int daemonize(struct program *p)
 static int migrate(struct program *p)
 {
     cleanup_err struct err e = {0};
-    int r = store_migrate(p->c.store, NULL, &e);
+    const char *role = p->c.mount_role ? p->c.mount_role : MOUNT_ROLE;
+    int r = store_migrate(p->c.store, role, &e);
 
     if (r < 0)
         fprintf(stderr, "checkpointfs: %s\n", err_text(&e));
     else
-        puts("the store is ready");
+        printf("the store is ready; mount with role %s\n", role);
     config_free(&p->c);
     return r < 0;
 }

@@ -245,13 +245,16 @@ static int start_branch(struct engine *g, const struct neon_call *call, char **r
     return r;
 }
 
-/* The line that the store knows: by the branch Neon named, by NEON_BRANCH_ID, or, with Neon down, the project's only one. */
-static int known_line(struct engine *g, const char *branch, struct store_line *ret, struct err *e)
+/* The line that the store knows: by the branch Neon named, by NEON_BRANCH_ID, or, with Neon down, the project's only one. Last by the
+ * endpoint: after a restore in the console another branch has it, and that is for the verbs to refuse, not a new line. */
+static int known_line(struct engine *g, const char *branch, const char *endpoint, struct store_line *ret, struct err *e)
 {
     int r = store_line_find(g->c.store, g->c.project_id, branch ? branch : g->c.branch_id, ret, e);
 
     if (r == -ENOENT && branch && g->c.branch_id)
         r = store_line_find(g->c.store, g->c.project_id, g->c.branch_id, ret, e);
+    if (r == -ENOENT && endpoint)
+        r = store_line_by_endpoint(g->c.store, g->c.project_id, endpoint, ret, e);
     return r;
 }
 
@@ -267,7 +270,7 @@ int active_join(struct engine *g, struct err *e)
 
     g->follows_default = !g->c.branch_id;
     /* NEON_BRANCH_ID may name a branch that a restore has replaced since, and that may be deleted: the record still knows its line. */
-    r = known_line(g, branch, &line, e);
+    r = known_line(g, branch, NULL, &line, e);
     if (r == -ENOENT) {
         if (asked < 0)
             return err_move(e, &trouble);
@@ -275,9 +278,15 @@ int active_join(struct engine *g, struct err *e)
         if (r == 0 && !endpoint)
             r = err_set(e, EINVAL, "branch %s has no read-write endpoint; make one in Neon", branch);
         if (r == 0)
+            r = known_line(g, branch, endpoint, &line, e);
+        if (r == -ENOENT)
             r = store_line_create(g->c.store, g->c.project_id, branch, endpoint, &line, e);
         if (r == -EEXIST) /* another mount was a moment faster */
-            r = known_line(g, branch, &line, e);
+            r = known_line(g, branch, NULL, &line, e);
+    }
+    if (r == 0 && asked == -EACCES) { /* no outage: somebody has to give the right key */
+        store_line_free(&line);
+        r = err_move(e, &trouble);
     }
     if (r < 0)
         return r;
@@ -287,7 +296,7 @@ int active_join(struct engine *g, struct err *e)
         log_warn("Neon can't be asked now, verbs will wait for it: %s", err_text(&trouble));
     else
         r = active_uri(g, &call, line.active_branch, NULL, e);
-    if (r < 0 && store_away(-r)) {
+    if (r < 0 && r != -EINVAL) { /* the verbs say what is wrong, everything can be read */
         log_warn("no connection string yet: %s", err_text(e));
         err_clear(e);
         r = 0;

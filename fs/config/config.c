@@ -10,16 +10,17 @@
 #include <unistd.h>
 
 #include <curl/curl.h>
-#include <ini.h>
 
+#include "config_i.h"
 #include "util/cleanup.h"
 #include "util/text.h"
 
 #define DEFAULT_DEADLINE_MS 600000
+#define DEFAULT_GRACE_MS 10000
 
 static const char usage_text[] =
     "usage: checkpointfs [OPTIONS] MOUNTPOINT\n"
-    "       checkpointfs migrate --store=OWNER_CONNINFO\n"
+    "       checkpointfs migrate --store=OWNER_CONNINFO [--mount-role=ROLE]\n"
     "\n"
     "Shows every checkpoint of an AI agent as a directory: its state, and the Neon snapshot of the database it works on.\n"
     "\n"
@@ -27,15 +28,18 @@ static const char usage_text[] =
     "  --store=CONNINFO      the metadata store, any PostgreSQL                 (CHECKPOINTFS_STORE)\n"
     "  --store=DIR           a private PostgreSQL under DIR, with Neon itself\n"
     "  --resume=COMMAND      what wakes an agent, run by /bin/sh -c\n"
-    "  --config=FILE         INI file: [neon] [store] [resume]                  (CHECKPOINTFS_CONFIG)\n"
+    "  --config=FILE         INI file                                           (CHECKPOINTFS_CONFIG)\n"
+    "                        [neon] api_host, project_id, branch_id, deadline; [store] conninfo; [resume] command, grace\n"
     "  --env-file=FILE       reads variables from FILE, as .env\n"
-    "  -o OPTIONS            as every FUSE filesystem: allow_other, ro, ...\n"
+    "  -o OPTIONS            as every FUSE filesystem: allow_other, ro, ...; and local=, store=, config=, env-file=, resume=\n"
     "  -f                    stay in the foreground\n"
     "  -d                    foreground, with libfuse's debug output\n"
     "  -h, --help            this text\n"
     "  -V, --version         the version\n"
     "\n"
     "With Neon itself: NEON_API_KEY, NEON_PROJECT_ID, and where needed NEON_BRANCH_ID, NEON_API_HOST, DATABASE_URL.\n"
+    "The command line comes before the environment, that before --env-file, that before the INI file.\n"
+    "`migrate` makes or upgrades the store's schema, and the role that mounts (default: checkpointfs).\n"
     "Unmount with `fusermount3 -u MOUNTPOINT`.\n";
 
 const char *config_usage(void)
@@ -46,7 +50,7 @@ const char *config_usage(void)
 void config_free(struct config *c)
 {
     char **all[] = {&c->mountpoint, &c->local_dir, &c->store_dir, &c->store, &c->resume, &c->api_host, &c->api_key, &c->project_id,
-                    &c->branch_id, &c->database, &c->role, &c->options, &c->cwd};
+                    &c->branch_id, &c->database, &c->role, &c->options, &c->cwd, &c->mount_role};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         free(*all[i]);
@@ -75,8 +79,7 @@ int config_duration(const char *text, int64_t *ret_ms)
 
 /* ---- where values come from ---------------------------------------------------------------------------------------------- */
 
-/* Sets `*field` unless it is set: what comes first wins. */
-static int take(char **field, const char *value, struct err *e)
+int config_take(char **field, const char *value, struct err *e)
 {
     if (*field || !value || !*value)
         return 0;
@@ -95,13 +98,13 @@ static int absolute(const char *cwd, const char *path, char **ret, struct err *e
     return *ret ? 0 : err_set(e, ENOMEM, "out of memory");
 }
 
-static int take_store(struct config *c, const char *value, struct err *e)
+int config_take_store(struct config *c, const char *value, struct err *e)
 {
     if (c->store || c->store_dir || !value || !*value)
         return 0;
     if (is_dir_form(value))
         return absolute(c->cwd, value, &c->store_dir, e);
-    return take(&c->store, value, e);
+    return config_take(&c->store, value, e);
 }
 
 /* DATABASE_URL gives role and database; host and password come from Neon. */
@@ -118,30 +121,30 @@ static int take_database_url(struct config *c, const char *url, struct err *e)
     if (!u || curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME))
         r = err_set(e, EINVAL, "DATABASE_URL is not of the form postgresql://ROLE:PASSWORD@HOST/DATABASE");
     if (r == 0 && curl_url_get(u, CURLUPART_USER, &user, CURLU_URLDECODE) == CURLUE_OK)
-        r = take(&c->role, user, e);
+        r = config_take(&c->role, user, e);
     if (r == 0 && curl_url_get(u, CURLUPART_PATH, &path, CURLU_URLDECODE) == CURLUE_OK && path[0] == '/')
-        r = take(&c->database, path + 1, e);
+        r = config_take(&c->database, path + 1, e);
     curl_free(user);
     curl_free(path);
     curl_url_cleanup(u);
     return r;
 }
 
-static int take_variable(struct config *c, const char *name, const char *value, struct err *e)
+int config_take_variable(struct config *c, const char *name, const char *value, struct err *e)
 {
     if (strcmp(name, "NEON_API_KEY") == 0)
-        return take(&c->api_key, value, e);
+        return config_take(&c->api_key, value, e);
     if (strcmp(name, "NEON_API_HOST") == 0)
-        return take(&c->api_host, value, e);
+        return config_take(&c->api_host, value, e);
     if (strcmp(name, "NEON_PROJECT_ID") == 0)
-        return take(&c->project_id, value, e);
+        return config_take(&c->project_id, value, e);
     if (strcmp(name, "NEON_BRANCH_ID") == 0)
-        return take(&c->branch_id, value, e);
+        return config_take(&c->branch_id, value, e);
     if (strcmp(name, "CHECKPOINTFS_STORE") == 0)
-        return take_store(c, value, e);
+        return config_take_store(c, value, e);
     if (strcmp(name, "DATABASE_URL") == 0)
         return take_database_url(c, value, e);
-    return 0; /* an .env file holds other things too */
+    return 0;
 }
 
 static int take_environment(struct config *c, struct err *e)
@@ -150,105 +153,25 @@ static int take_environment(struct config *c, struct err *e)
     int r = 0;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(*names) && r == 0; i++)
-        r = take_variable(c, names[i], getenv(names[i]), e);
+        r = config_take_variable(c, names[i], getenv(names[i]), e);
     return r;
-}
-
-/* KEY=VALUE lines as dotenv writes them: `export`, quotes and comments allowed. */
-static int take_env_line(struct config *c, char *line, struct err *e)
-{
-    char *value, *end;
-
-    line[strcspn(line, "\r\n")] = '\0';
-    line += strspn(line, " \t");
-    if (str_starts(line, "export "))
-        line += strlen("export ");
-    value = strchr(line, '=');
-    if (*line == '#' || !value)
-        return 0;
-    *value++ = '\0';
-    line[strcspn(line, " \t")] = '\0';
-    value += strspn(value, " \t");
-    end = value + strlen(value);
-    if ((*value == '"' || *value == '\'') && end > value + 1 && end[-1] == *value) {
-        end[-1] = '\0';
-        value++;
-    }
-    return take_variable(c, line, value, e);
-}
-
-static int take_env_file(struct config *c, const char *path, struct err *e)
-{
-    FILE *f = fopen(path, "re");
-    char *line = NULL;
-    size_t cap = 0;
-    int r = 0;
-
-    if (!f)
-        return err_set(e, errno, "the file %s (--env-file) can't be read: %s", path, strerror(errno));
-    while (r == 0 && getline(&line, &cap, f) >= 0)
-        r = take_env_line(c, line, e);
-    free(line);
-    fclose(f);
-    return r;
-}
-
-struct ini {
-    struct config *c;
-    const char *path;
-    struct err *e;
-    int r;
-};
-
-static int set_ini(struct ini *i, const char *section, const char *name, const char *value)
-{
-    struct config *c = i->c;
-    char key[64];
-
-    snprintf(key, sizeof(key), "%s.%s", section, name);
-    if (strcmp(key, "neon.api_host") == 0)
-        return take(&c->api_host, value, i->e);
-    if (strcmp(key, "neon.project_id") == 0)
-        return take(&c->project_id, value, i->e);
-    if (strcmp(key, "neon.branch_id") == 0)
-        return take(&c->branch_id, value, i->e);
-    if (strcmp(key, "neon.deadline") == 0) {
-        if (config_duration(value, &c->deadline_ms) < 0)
-            return err_set(i->e, EINVAL, "%s: [neon] deadline = %s is no duration; write 90s, 10m or 1h", i->path, value);
-        return 0;
-    }
-    if (strcmp(key, "store.conninfo") == 0)
-        return take_store(c, value, i->e);
-    if (strcmp(key, "resume.command") == 0)
-        return take(&c->resume, value, i->e);
-    return err_set(i->e, EINVAL, "%s: there is no setting `%s` in [%s]; see `checkpointfs --help`", i->path, name, section);
-}
-
-static int on_ini(void *arg, const char *section, const char *name, const char *value)
-{
-    struct ini *i = arg;
-
-    if (i->r == 0)
-        i->r = set_ini(i, section, name, value);
-    return i->r == 0;
-}
-
-static int take_ini(struct config *c, const char *path, struct err *e)
-{
-    struct ini i = {.c = c, .path = path, .e = e};
-    int line = ini_parse(path, on_ini, &i);
-
-    if (line == -1)
-        return err_set(e, ENOENT, "the configuration file %s can't be read", path);
-    if (i.r < 0)
-        return i.r;
-    return line ? err_set(e, EINVAL, "%s:%d is neither [section] nor name = value", path, line) : 0;
 }
 
 /* ---- the command line ----------------------------------------------------------------------------------------------------- */
 
+/* What is not yet in `struct config`. */
 struct args {
-    char *config, *env_file, *local;
+    char *config, *env_file, *local, *store;
+};
+
+enum { OPT_LOCAL = 256, OPT_STORE, OPT_CONFIG, OPT_ENV_FILE, OPT_RESUME, OPT_MOUNT_ROLE };
+
+static const struct option long_options[] = {
+    {"local", required_argument, NULL, OPT_LOCAL},   {"store", required_argument, NULL, OPT_STORE},
+    {"config", required_argument, NULL, OPT_CONFIG}, {"env-file", required_argument, NULL, OPT_ENV_FILE},
+    {"resume", required_argument, NULL, OPT_RESUME}, {"mount-role", required_argument, NULL, OPT_MOUNT_ROLE},
+    {"help", no_argument, NULL, 'h'},                {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
 };
 
 /* A password in argv would be in every process list. */
@@ -258,59 +181,88 @@ static void hide(char *arg)
         memset(arg, '*', strlen(arg));
 }
 
-static int take_options(struct config *c, const char *list, struct err *e)
+static char **field_of(struct config *c, struct args *a, int opt)
 {
-    cleanup_free char *copy = strdup(list);
-    char *save = NULL;
-
-    for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; o; o = strtok_r(NULL, ",", &save)) {
-        char *all;
-
-        if (strcmp(o, "ro") == 0) {
-            c->read_only = true;
-            continue;
-        }
-        if (strcmp(o, "rw") == 0 || strcmp(o, "role=operator") == 0)
-            continue;
-        if (str_starts(o, "role="))
-            return err_set(e, EINVAL, "-o %s: only role=operator is there yet", o);
-        all = c->options ? str_format("%s,%s", c->options, o) : strdup(o);
-        if (!all)
-            return err_set(e, ENOMEM, "out of memory");
-        free(c->options);
-        c->options = all;
+    switch (opt) {
+    case OPT_LOCAL: return &a->local;
+    case OPT_STORE: return &a->store;
+    case OPT_CONFIG: return &a->config;
+    case OPT_ENV_FILE: return &a->env_file;
+    case OPT_RESUME: return &c->resume;
+    default: return &c->mount_role;
     }
+}
+
+/* An option with a value, given as --NAME=VALUE or in -o; the last one counts. */
+static int take_value(struct config *c, struct args *a, int opt, const char *value, struct err *e)
+{
+    char **field = field_of(c, a, opt);
+
+    free(*field);
+    *field = strdup(value);
+    return *field ? 0 : err_set(e, ENOMEM, "out of memory");
+}
+
+/* libfuse's own mount options. */
+static int add_option(struct config *c, const char *o, struct err *e)
+{
+    char *all = c->options ? str_format("%s,%s", c->options, o) : strdup(o);
+
+    if (!all)
+        return err_set(e, ENOMEM, "out of memory");
+    free(c->options);
+    c->options = all;
     return 0;
 }
 
-enum { OPT_LOCAL = 256, OPT_STORE, OPT_CONFIG, OPT_ENV_FILE, OPT_RESUME };
+static int take_mount_option(struct config *c, struct args *a, const char *o, struct err *e)
+{
+    size_t n = strcspn(o, "=");
 
-static const struct option long_options[] = {
-    {"local", required_argument, NULL, OPT_LOCAL},       {"store", required_argument, NULL, OPT_STORE},
-    {"config", required_argument, NULL, OPT_CONFIG},     {"env-file", required_argument, NULL, OPT_ENV_FILE},
-    {"resume", required_argument, NULL, OPT_RESUME},     {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},                 {NULL, 0, NULL, 0},
-};
+    if (strcmp(o, "ro") == 0 || strcmp(o, "rw") == 0) {
+        c->read_only = *o == 'r' && o[1] == 'o';
+        return 0;
+    }
+    if (strcmp(o, "role=operator") == 0)
+        return 0;
+    if (str_starts(o, "role="))
+        return err_set(e, EINVAL, "-o %s: only role=operator is there yet", o);
+    for (const struct option *l = long_options; o[n] && l->name; l++)
+        if (l->has_arg == required_argument && strncmp(o, l->name, n) == 0 && !l->name[n])
+            return take_value(c, a, l->val, o + n + 1, e);
+    return add_option(c, o, e);
+}
+
+static int take_mount_options(struct config *c, struct args *a, char *list, struct err *e)
+{
+    cleanup_free char *copy = strdup(list);
+    char *save = NULL;
+    int r = copy ? 0 : err_set(e, ENOMEM, "out of memory");
+
+    for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; r == 0 && o; o = strtok_r(NULL, ",", &save))
+        r = take_mount_option(c, a, o, e);
+    hide(list);
+    return r;
+}
+
+/* `word` is what stands there; a value may be a secret. */
+static int unknown_option(int opt, const char *word, struct err *e)
+{
+    bool flag = optopt == 'h' || optopt == 'V'; /* only as --help=… can these be wrong */
+
+    if (optopt && optopt < 256 && !flag)
+        return err_set(e, EINVAL, "the option `-%c` %s; see `checkpointfs --help`", optopt, opt == ':' ? "lacks its value" : "is not known");
+    return err_set(e, EINVAL, "the option `%.*s` %s; see `checkpointfs --help`", (int)strcspn(word, "="), word,
+                   opt == ':' ? "lacks its value" : optopt ? "takes no value" : "is not known");
+}
 
 static int take_option(struct config *c, struct args *a, int opt, struct err *e)
 {
-    switch (opt) {
-    case OPT_LOCAL:
-        return take(&a->local, optarg, e);
-    case OPT_STORE: {
-        int r = take_store(c, optarg, e);
+    int r;
 
-        hide(optarg);
-        return r;
-    }
-    case OPT_CONFIG:
-        return take(&a->config, optarg, e);
-    case OPT_ENV_FILE:
-        return take(&a->env_file, optarg, e);
-    case OPT_RESUME:
-        return take(&c->resume, optarg, e);
+    switch (opt) {
     case 'o':
-        return take_options(c, optarg, e);
+        return take_mount_options(c, a, optarg, e);
     case 'f':
         c->foreground = true;
         return 0;
@@ -324,30 +276,43 @@ static int take_option(struct config *c, struct args *a, int opt, struct err *e)
         c->version = true;
         return 0;
     default:
-        return err_set(e, EINVAL, "the option `%s` is not known or lacks its value; see `checkpointfs --help`",
-                       optopt >= 256 || !optopt ? "--…" : (char[]){'-', (char)optopt, '\0'});
+        r = take_value(c, a, opt, optarg, e);
+        hide(optarg);
+        return r;
     }
+}
+
+static int take_words(struct config *c, int argc, char **argv, bool from_mount, struct err *e)
+{
+    int n = argc - optind;
+
+    if (n > 0 && strcmp(argv[optind], "migrate") == 0) {
+        c->migrate = true;
+        return n == 1 ? 0 : err_set(e, EINVAL, "migrate takes no mountpoint; see `checkpointfs --help`");
+    }
+    if (n == 0)
+        return 0; /* complete() says so */
+    /* mount -t fuse.checkpointfs gives a source before the mountpoint, and always options (fuse.md §1.9). */
+    if (n > (from_mount ? 2 : 1))
+        return err_set(e, EINVAL, "one mountpoint is enough, `%s` is one too many; see `checkpointfs --help`", argv[optind + 1]);
+    return absolute(c->cwd, argv[argc - 1], &c->mountpoint, e);
 }
 
 static int take_arguments(struct config *c, struct args *a, int argc, char **argv, struct err *e)
 {
+    bool from_mount = false;
     int opt;
     int r = 0;
 
     opterr = 0;
     optind = 1;
-    while (r == 0 && (opt = getopt_long(argc, argv, ":o:fdhV", long_options, NULL)) != -1)
+    while (r == 0 && (opt = getopt_long(argc, argv, ":o:fdhV", long_options, NULL)) != -1) {
+        if (opt == '?' || opt == ':')
+            return unknown_option(opt, argv[optind - 1], e);
+        from_mount |= opt == 'o';
         r = take_option(c, a, opt, e);
-    if (r < 0 || c->help || c->version)
-        return r;
-    if (optind < argc && strcmp(argv[optind], "migrate") == 0) {
-        c->migrate = true;
-        optind++;
     }
-    /* mount -t fuse.checkpointfs gives a source before the mountpoint (fuse.md §1.9). */
-    if (argc - optind > (c->migrate ? 0 : 2) || (!c->migrate && optind >= argc))
-        return err_set(e, EINVAL, "%s; see `checkpointfs --help`", optind >= argc ? "the mountpoint is missing" : "too many arguments");
-    return c->migrate ? 0 : absolute(c->cwd, argv[argc - 1], &c->mountpoint, e);
+    return r < 0 || c->help || c->version ? r : take_words(c, argc, argv, from_mount, e);
 }
 
 /* ---- is it enough? --------------------------------------------------------------------------------------------------------- */
@@ -357,12 +322,16 @@ static int complete(const struct config *c, struct err *e)
     struct buf missing = {0};
     int r;
 
-    if (c->local_dir)
-        return c->store || c->store_dir ? err_set(e, EINVAL, "--local has a store of its own; leave --store out") : 0;
-    if (!c->api_key && !c->project_id && !c->store && !c->store_dir)
+    if (c->migrate)
+        return c->store ? 0 : err_set(e, EINVAL, "migrate needs --store=OWNER_CONNINFO, the connection string of the database's owner");
+    if (!c->local_dir && !c->api_key && !c->project_id && !c->store && !c->store_dir)
         return err_set(e, EINVAL,
                        "nothing is configured. To try it here: checkpointfs --local=DIR MOUNTPOINT. With Neon: set NEON_API_KEY and "
                        "NEON_PROJECT_ID, and --store=CONNINFO or --store=DIR for the metadata");
+    if (!c->mountpoint)
+        return err_set(e, EINVAL, "the mountpoint is missing; see `checkpointfs --help`");
+    if (c->local_dir)
+        return 0;
     if (!c->api_key)
         buf_adds(&missing, " NEON_API_KEY");
     if (!c->project_id)
@@ -371,6 +340,44 @@ static int complete(const struct config *c, struct err *e)
         buf_adds(&missing, " --store (or CHECKPOINTFS_STORE)");
     r = missing.len ? err_set(e, EINVAL, "missing:%s. With --local=DIR nothing else is needed", missing.data) : 0;
     buf_free(&missing);
+    return r;
+}
+
+/* What an INI file, shared with other mounts, says of another Neon and another store means nothing with --local. */
+static void forget_neon(struct config *c)
+{
+    char **all[] = {&c->api_host, &c->project_id, &c->branch_id, &c->store, &c->store_dir};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        free(*all[i]);
+        *all[i] = NULL;
+    }
+}
+
+/* What follows the command line, in order of precedence. */
+static int read_sources(struct config *c, struct args *a, struct err *e)
+{
+    const char *ini = a->config ? a->config : getenv("CHECKPOINTFS_CONFIG");
+    int r = 0;
+
+    if (a->local && a->store)
+        return err_set(e, EINVAL, "--local has a store of its own; leave --store out");
+    if (a->local)
+        r = absolute(c->cwd, a->local, &c->local_dir, e);
+    else
+        r = config_take_store(c, a->store, e);
+    if (r == 0 && !c->local_dir)
+        r = take_environment(c, e);
+    if (r == 0 && a->env_file && !c->local_dir)
+        r = config_take_env_file(c, a->env_file, e);
+    if (r == 0 && ini && *ini)
+        r = config_take_ini(c, ini, e);
+    if (c->local_dir)
+        forget_neon(c);
+    if (!c->deadline_ms)
+        c->deadline_ms = DEFAULT_DEADLINE_MS;
+    if (!c->grace_ms)
+        c->grace_ms = DEFAULT_GRACE_MS;
     return r;
 }
 
@@ -385,26 +392,14 @@ int config_read(int argc, char **argv, struct config *ret, struct err *e)
         return err_set(e, errno, "the current directory can't be read: %s", strerror(errno));
     r = take_arguments(&c, &a, argc, argv, e);
     if (r == 0 && !c.help && !c.version) {
-        if (!a.config)
-            r = take(&a.config, getenv("CHECKPOINTFS_CONFIG"), e);
-        if (r == 0 && a.local)
-            r = absolute(c.cwd, a.local, &c.local_dir, e);
-        if (r == 0 && !c.local_dir)
-            r = take_environment(&c, e);
-        if (r == 0 && a.env_file && !c.local_dir)
-            r = take_env_file(&c, a.env_file, e);
-        if (r == 0 && a.config)
-            r = take_ini(&c, a.config, e);
-        if (!c.deadline_ms)
-            c.deadline_ms = DEFAULT_DEADLINE_MS;
-        if (r == 0 && c.migrate && !c.store)
-            r = err_set(e, EINVAL, "migrate needs --store=OWNER_CONNINFO");
-        if (r == 0 && !c.migrate)
+        r = read_sources(&c, &a, e);
+        if (r == 0)
             r = complete(&c, e);
     }
     free(a.config);
     free(a.env_file);
     free(a.local);
+    free(a.store);
     if (r < 0)
         config_free(&c);
     else
@@ -424,6 +419,7 @@ char *config_text(const struct config *c)
     if (c->branch_id)
         buf_addf(&b, "branch_id: %s\n", c->branch_id);
     buf_addf(&b, "neon_deadline_ms: %lld\n", (long long)c->deadline_ms);
+    buf_addf(&b, "resume_grace_ms: %lld\n", (long long)c->grace_ms);
     buf_addf(&b, "resume_command: %s\n", c->resume ? c->resume : "");
     buf_addf(&b, "cwd: %s\n", c->cwd);
     buf_addf(&b, "read_only: %s\n", c->read_only ? "yes" : "no");

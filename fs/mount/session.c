@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "mount_i.h"
@@ -17,6 +19,42 @@
 #include "util/text.h"
 
 #define JOB_THREADS 16
+
+/* ---- libfuse's session ---------------------------------------------------------------------------------------------- */
+
+static void say(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    cleanup_free char *text = NULL;
+
+    if (vasprintf(&text, fmt, ap) < 0)
+        return;
+    text[strcspn(text, "\n")] = '\0';
+    if (level <= FUSE_LOG_ERR)
+        log_error("%s", text);
+    else
+        log_info("%s", text);
+}
+
+static void say_nothing(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    (void)level;
+    (void)fmt;
+    (void)ap;
+}
+
+static struct fuse_session *session_new(const char *options, bool read_only, bool debug, struct mount *m)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct fuse_session *se = NULL;
+    cleanup_free char *all = str_format("fsname=checkpointfs,subtype=checkpointfs,default_permissions%s%s%s", read_only ? ",ro" : "",
+                                        options ? "," : "", options ? options : "");
+
+    if (all && fuse_opt_add_arg(&args, "checkpointfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 && fuse_opt_add_arg(&args, all) == 0 &&
+        (!debug || fuse_opt_add_arg(&args, "-d") == 0))
+        se = fuse_session_new(&args, &mount_ops, sizeof(mount_ops), m);
+    fuse_opt_free_args(&args);
+    return se;
+}
 
 /* ---- checks ------------------------------------------------------------------------------------------------------------ */
 
@@ -42,17 +80,69 @@ static bool is_mountpoint(const char *path, const struct stat *st)
     return up && stat(up, &parent) == 0 && (parent.st_dev != st->st_dev || parent.st_ino == st->st_ino);
 }
 
-int mount_check(const char *path, struct err *e)
+/* fusermount3 may detach what its user has mounted. */
+static bool fusermount_detach(const char *path)
+{
+    char *argv[] = {"fusermount3", "-u", "-z", "-q", "--", (char *)(uintptr_t)path, NULL};
+    pid_t pid;
+    int status;
+
+    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+        return false;
+    return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* A mount that was killed leaves a mountpoint that only answers ENOTCONN (fuse.md §1.9). */
+static int detach_dead(const char *path, struct err *e)
 {
     struct stat st;
 
-    if (access("/dev/fuse", F_OK) < 0)
-        return err_set(e, ENODEV, "/dev/fuse is missing: load the fuse module, or make the node with `mknod /dev/fuse c 10 229`");
-    if (stat(path, &st) < 0 && errno == ENOTCONN) { /* left by a mount that was killed (fuse.md §1.9) */
-        if (umount2(path, MNT_DETACH) < 0)
-            return err_set(e, ENOTCONN, "a dead mount is on %s; detach it with `fusermount3 -uz %s`", path, path);
-        log_info("a dead mount on %s was detached", path);
+    if (stat(path, &st) == 0 || errno != ENOTCONN)
+        return 0;
+    if (umount2(path, MNT_DETACH) < 0 && !fusermount_detach(path))
+        return err_set(e, ENOTCONN, "a dead mount is on %s; detach it with `fusermount3 -uz %s`", path, path);
+    log_info("a dead mount on %s was detached", path);
+    return 0;
+}
+
+static int check_device(struct err *e)
+{
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+    if (fd >= 0) {
+        close(fd);
+        return 0;
     }
+    if (errno == ENOENT)
+        return err_set(e, ENODEV, "/dev/fuse is missing: load the fuse module, or make the node with `mknod -m 666 /dev/fuse c 10 229`");
+    return err_set(e, ENODEV, "/dev/fuse can't be opened: %s; it needs the fuse module, mode 0666, and in a container the device itself",
+                   strerror(errno));
+}
+
+static int check_options(const char *options, struct err *e)
+{
+    struct fuse_session *se;
+
+    fuse_set_log_func(say_nothing); /* our line says it */
+    se = session_new(options, false, false, NULL);
+    fuse_set_log_func(say);
+    if (!se)
+        return err_set(e, EINVAL, "libfuse refuses the mount options `%s`; see `man 8 mount.fuse3` for what it knows", options);
+    fuse_session_destroy(se);
+    return 0;
+}
+
+int mount_check(const char *path, const char *options, struct err *e)
+{
+    struct stat st;
+    int r = check_device(e);
+
+    if (r == 0 && options)
+        r = check_options(options, e);
+    if (r == 0)
+        r = detach_dead(path, e);
+    if (r < 0)
+        return r;
     if (stat(path, &st) < 0)
         return err_set(e, errno, "the mountpoint %s can't be used: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
@@ -64,20 +154,6 @@ int mount_check(const char *path, struct err *e)
 
 /* ---- mounting ---------------------------------------------------------------------------------------------------------- */
 
-static struct fuse_session *session_new(struct mount *m)
-{
-    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-    struct fuse_session *se = NULL;
-    cleanup_free char *options = str_format("fsname=checkpointfs,subtype=checkpointfs,default_permissions%s%s%s",
-                                            m->c.read_only ? ",ro" : "", m->c.options ? "," : "", m->c.options ? m->c.options : "");
-
-    if (options && fuse_opt_add_arg(&args, "checkpointfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 && fuse_opt_add_arg(&args, options) == 0 &&
-        (!m->c.debug || fuse_opt_add_arg(&args, "-d") == 0))
-        se = fuse_session_new(&args, &mount_ops, sizeof(mount_ops), m);
-    fuse_opt_free_args(&args);
-    return se;
-}
-
 int mount_open(const struct mount_config *config, struct mount **ret, struct err *e)
 {
     struct mount *m = calloc(1, sizeof(*m));
@@ -88,7 +164,7 @@ int mount_open(const struct mount_config *config, struct mount **ret, struct err
     m->uid = getuid();
     m->gid = getgid();
     pthread_mutex_init(&m->handles_lock, NULL);
-    m->se = session_new(m);
+    m->se = session_new(m->c.options, m->c.read_only, m->c.debug, m);
     if (!m->se) {
         mount_close(m);
         return err_set(e, EINVAL, "libfuse refuses the mount options `%s`", config->options ? config->options : "");

@@ -18,7 +18,9 @@ struct config {
     char *database, *role; /* of DATABASE_URL */
     char *options;        /* -o, without those that are ours */
     char *cwd;
+    char *mount_role;     /* migrate --mount-role; NULL: the default */
     int64_t deadline_ms;  /* [neon] deadline */
+    int64_t grace_ms;     /* [resume] grace: an agent's time from TERM to KILL */
     bool foreground, debug, read_only;
     bool help, version, migrate;
 };

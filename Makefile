@@ -10,8 +10,10 @@ KEEP      ?=
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wformat=2 -Wundef -Wswitch-enum
 PKGS      := fuse3 libcurl jansson libpq libcrypto
 CFLAGS    ?= -O2 -g
+# One by one, so that a missing package doesn't take the others' flags away.
+PKG_CFLAGS := $(foreach p,$(PKGS) libmicrohttpd cmocka,$(shell pkg-config --cflags $(p) 2>/dev/null))
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Iinclude $(WARN) $(CFLAGS) $(SAN) -fvisibility=hidden -fstack-protector-strong -MMD -MP \
-             $(shell pkg-config --cflags $(PKGS) libmicrohttpd cmocka 2>/dev/null)
+             $(PKG_CFLAGS)
 LDLIBS     = $(shell pkg-config --libs $(PKGS)) -lpthread
 EMU_LIBS   = $(shell pkg-config --libs libmicrohttpd jansson libpq libcrypto) -lpthread
 TEST_LIBS  = $(shell pkg-config --libs cmocka) $(LDLIBS)

@@ -12,6 +12,7 @@
 #include "util/text.h"
 
 #define NAME_MAX_CHARS 256
+#define ANNOTATIONS_MAX 50
 #define PAGE_DEFAULT 100
 #define PAGE_MAX 10000
 
@@ -207,6 +208,19 @@ static int read_endpoints(struct request *rq, struct wish *wish)
     return 0;
 }
 
+static int check_annotation(struct request *rq, json_t *annotation)
+{
+    const char *key;
+    json_t *value;
+    if (annotation && !json_is_object(annotation))
+        return answer_error(rq, 400, "", "annotation_value: must be an object");
+    if (json_object_size(annotation) > ANNOTATIONS_MAX)
+        return answer_error(rq, 400, "", "annotation_value: must not have more than %d members", ANNOTATIONS_MAX);
+    json_object_foreach(annotation, key, value) if (!json_is_string(value))
+        return answer_error(rq, 400, "", "annotation_value.%s: must be a string", key);
+    return 0;
+}
+
 static int read_wish(struct request *rq, struct wish *wish)
 {
     json_t *fields = js_get(rq->body, "branch");
@@ -233,10 +247,8 @@ static int read_wish(struct request *rq, struct wish *wish)
         return answer_error(rq, 422, "", "branch.init_source: only parent-data is available on this server");
     if (archived)
         return answer_error(rq, 422, "", "branch.archived: archiving is not available on this server");
-    const json_t *annotation = js_get(rq->body, "annotation_value");
-    if (annotation && !json_is_object(annotation))
-        return answer_error(rq, 400, "", "annotation_value: must be an object");
-    return read_endpoints(rq, wish);
+    int refused = check_annotation(rq, js_get(rq->body, "annotation_value"));
+    return refused ? refused : read_endpoints(rq, wish);
 }
 
 static json_t *show_list(const json_t *branch, const char *list)
@@ -380,7 +392,8 @@ HANDLER(api_branch_default)
     return answer_with_operations(rq, 200, "branch", model_show(branch), NULL);
 }
 
-/* Restoring a branch to a point in its history: there is none here, and Neon refuses it on what a snapshot was restored into. */
+/* Restoring a branch to a point in its history: there is none here, and Neon refuses it on what a snapshot was restored into.
+ * The head of another branch could be had, but nobody needs it here: README. */
 HANDLER(api_branch_restore)
 {
     const char *source = NULL, *lsn = NULL, *timestamp = NULL, *preserve = NULL;
@@ -398,6 +411,10 @@ HANDLER(api_branch_restore)
         return answer_error(rq, 404, "", "branch not found");
     if (js_str(branch, "restored_from"))
         return answer_error(rq, 422, "", "restore from snapshot on target branch is still ongoing");
+    if (!lsn && !timestamp)
+        return str_equal(source, rq->params[1])
+                   ? answer_error(rq, 400, "", "source_lsn: or source_timestamp is required where a branch is restored to itself")
+                   : answer_error(rq, 422, "", "restoring to the head of another branch is not available on this server");
     if (!preserve && (str_equal(source, rq->params[1]) || model_has_children(rq->e, rq->params[1])))
         return answer_error(rq, 400, "", "preserve_under_name: is required");
     return answer_error(rq, 422, "", "the requested point in time lies outside of the project's history window");

@@ -12,6 +12,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import openapi
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("CHECKPOINTFS_BUILD", ROOT / "build"))
 BINARY = Path(os.environ.get("NEON_EMULATOR", BUILD / "neon-emulator"))
@@ -133,9 +135,10 @@ class Emulator:
     def close(self):
         if self.process is None and self.data.exists() and self.postgres_pids():
             self.start()  # after kill9: whoever starts next ends what was left
-        self.stop()
+        status, errors = self.stop(), self.errors()
         if self.own:
             shutil.rmtree(self.base, ignore_errors=True)
+        assert status in (0, None), errors
 
     def postgres_pids(self):
         """The postmasters and their children that work below DIR."""
@@ -167,7 +170,8 @@ class Emulator:
     def url(self):
         return self.env["DATABASE_URL"]
 
-    def raw(self, method, url, body=None, headers=None, timeout=30):
+    def raw(self, method, url, body=None, headers=None, timeout=30, judge=True):
+        """One request. Its answer is held against Neon's OpenAPI document, where that is installed."""
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         all_headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
         if data is not None:
@@ -177,17 +181,20 @@ class Emulator:
         opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=timeout) as response:
-                return Answer(response.status, response.headers, response.read().decode())
+                answer = Answer(response.status, response.headers, response.read().decode())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.headers, error.read().decode())
+                answer = Answer(error.code, error.headers, error.read().decode())
+        if judge and openapi.document() and url.startswith(self.host):
+            openapi.document().check(method, url.removeprefix(self.host), answer.status, answer.text)
+        return answer
 
-    def api(self, method, path, body=None, query=None, headers=None, timeout=30):
+    def api(self, method, path, body=None, query=None, headers=None, timeout=30, judge=True):
         """`path` begins after /api/v2; {p} in it is the project."""
         url = self.host + path.replace("{p}", self.project)
         if query:
             url += "?" + urllib.parse.urlencode(query)
-        return self.raw(method, url, body, headers, timeout)
+        return self.raw(method, url, body, headers, timeout, judge)
 
     def ok(self, method, path, body=None, query=None, settle=True):
         """The JSON of a successful answer, after its operations have settled."""

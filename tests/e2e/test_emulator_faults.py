@@ -127,7 +127,7 @@ def test_late_visibility(neon):
 
 def test_broken_answers(neon):
     neon.fault("GET:/projects/*/snapshots=malformed,GET:/projects/*/branches=truncate")
-    malformed = neon.api("GET", "/projects/{p}/snapshots")
+    malformed = neon.api("GET", "/projects/{p}/snapshots", judge=False)
     assert malformed.status == 200
     with pytest.raises(json.JSONDecodeError):
         malformed.json

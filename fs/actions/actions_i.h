@@ -26,6 +26,8 @@ struct run {
     json_t *data;           /* the journal's data; the run's own thread only */
     char *decisions;        /* resume, replay: CHECKPOINT_DECISIONS */
     bool recovered;         /* taken over from a dead mount: look before asking */
+    bool doubtful;          /* something may have been asked for twice: look before asking, and for a second copy afterwards */
+    bool waits_for_neon;    /* it has been said in the log that it does */
     atomic_bool cancelled;  /* somebody asked to cancel the agent */
 
     pthread_mutex_t lock;   /* protects the rest; a leaf */
@@ -96,10 +98,13 @@ struct brief {
     char *uid, *name, *snapshot_id, *snapshot_branch, *note, *run_id;
     enum checkpoint_phase phase;
     bool closed;
+    int take_code;
     int64_t created_at;
 };
 int engine_brief(struct engine *g, int64_t checkpoint, struct brief *ret);
 void brief_clear(struct brief *b);
+/* Remembers the errno that the take failed with, for who writes later. */
+void engine_take_code(struct engine *g, int64_t checkpoint, int code);
 
 /* ---- active.c: which branch is active ---- */
 /* Looks in Neon whether the record still holds. -ESTALE naming both. *ret_branch owned by the caller. */
@@ -118,18 +123,39 @@ void restore_body(struct run *r);
 void resume_body(struct run *r);
 void replay_body(struct run *r);
 void delete_body(struct run *r);
+/* The command of a delete that gives a copy's snapshot back and keeps the failed take. */
+#define DISCARD_COMMAND "discard the snapshot of a copy"
 /* The restore half of restore and replay; 0 when it is recorded. */
 int restore_steps(struct run *r, struct err *e);
 /* The agent half of resume and replay: settles the action. */
 void resume_steps(struct run *r);
-/* Deletes a snapshot that a take left behind, by id or by the name it was announced under. Best effort. */
-void snapshot_discard(struct engine *g, const char *id, const char *name);
+
+/* ---- announced.c: what was announced under a unique name, looked for in Neon ---- */
+/* -EAGAIN for what says that Neon can't be asked at present: whoever has begun something there goes on later. Else `r`. */
+int neon_later(int r);
+/* Waits a moment before that. False when the mount is being unmounted. */
+bool neon_wait_for(struct run *r, const struct err *e);
+/* Waits for the operations in the journal, or, when it has none, until the project is quiet. */
+int operations_settle(struct run *r, const struct neon_call *call, struct err *e);
+/* By its name. `made`: Neon has said so, it only may not show it yet; else -ENOENT means that it surely wasn't made. */
+int announced_snapshot(struct engine *g, const struct neon_call *call, const char *name, bool made, struct neon_snapshot *ret, struct err *e);
+int announced_branch(struct engine *g, const struct neon_call *call, const char *name, struct neon_branch *ret, struct err *e);
+/* A branch that was made, or its endpoints, with patience: Neon may not show it yet. */
+int made_branch(struct engine *g, const struct neon_call *call, const char *id, struct neon_branch *ret, struct err *e);
+int made_endpoints(struct engine *g, const struct neon_call *call, const char *branch, struct neon_endpoints *ret, struct err *e);
+/* 0 when it is gone, also when it was before. */
+int snapshot_delete_surely(struct engine *g, const struct neon_call *call, const char *id, struct err *e);
+/* Deletes whatever has the announced name, but `keep` (may be NULL). Branches: only restored ones that were never finalized. */
+int discard_snapshots(struct engine *g, const struct neon_call *call, const char *name, const char *keep, struct err *e);
+int discard_branches(struct engine *g, const struct neon_call *call, const char *name, const char *keep, struct err *e);
 
 /* ---- recover.c ---- */
 int recover_register(struct engine *g, bool can_resume, struct err *e);
 int recover_left(struct engine *g, struct err *e);
 
 /* ---- keeper.c: the lease, late sizes ---- */
+/* Neon no longer has the checkpoint's snapshot: so says its status from now on. */
+void keeper_missing(struct engine *g, int64_t checkpoint);
 int keeper_start(struct engine *g, struct err *e);
 void keeper_stop(struct engine *g);
 

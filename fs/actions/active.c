@@ -9,9 +9,12 @@
 #include "util/log.h"
 #include "util/text.h"
 
+/* Whoever waits for an action gets ETIMEDOUT after the deadline; the action itself goes on for so many times as long. */
+#define PATIENCE 6
+
 struct neon_call engine_call(struct engine *g)
 {
-    return (struct neon_call){.cancelled = &g->stopping, .deadline_mono_ms = clock_mono_ms() + g->c.deadline_ms};
+    return (struct neon_call){.cancelled = &g->stopping, .deadline_mono_ms = clock_mono_ms() + PATIENCE * g->c.deadline_ms};
 }
 
 /* What a failure says about Neon's health: an answer, even an unwelcome one, is none. */
@@ -296,7 +299,10 @@ int active_join(struct engine *g, struct err *e)
         log_warn("Neon can't be asked now, verbs will wait for it: %s", err_text(&trouble));
     else
         r = active_uri(g, &call, line.active_branch, NULL, e);
-    if (r < 0 && r != -EINVAL) { /* the verbs say what is wrong, everything can be read */
+    if (r == -ENOENT && asked == 0 && str_equal(branch, line.active_branch)) {
+        /* the branch is there, so the role or the database isn't */
+        r = err_prefix(e, "what DATABASE_URL names is not there");
+    } else if (r < 0 && r != -EINVAL) { /* the verbs say what is wrong, everything can be read */
         log_warn("no connection string yet: %s", err_text(e));
         err_clear(e);
         r = 0;

@@ -14,13 +14,15 @@
 #include "util/log.h"
 #include "util/text.h"
 
-/* How long leaving may take: an agent has 10 s from TERM to KILL. */
-#define STOP_MS 20000
+/* How long leaving may take beside the agents' time from TERM to KILL. */
+#define STOP_MS 10000
 
 void who_read(pid_t pid, uid_t uid, struct who *ret)
 {
     struct caller c;
+    pid_t parent;
 
+    caller_ids(pid, &pid, &parent); /* Node and Python ask from threads */
     *ret = (struct who){.w = {.uid = uid, .pid = pid}};
     if (gethostname(ret->host, sizeof(ret->host) - 1) == 0)
         ret->w.host = ret->host;
@@ -157,7 +159,7 @@ static void wait_idle(struct engine *g)
     struct timespec until;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += STOP_MS / 1000;
+    until.tv_sec += (g->c.grace_ms + STOP_MS) / 1000;
     pthread_mutex_lock(&g->lock);
     while (g->threads > 0)
         if (pthread_cond_timedwait(&g->idle, &g->lock, &until) == ETIMEDOUT)
@@ -236,14 +238,24 @@ int engine_take(struct engine *g, const char *name, const struct who *who, int64
 
     if (r == 0)
         r = store_take_begin(g->c.store, g->line_id, g->mount_id, name, &who->w, ret_checkpoint, &action, e);
-
+    if (r == -EBUSY)
+        engine_take_refused(g, 0, name, who, EBUSY, err_text(e));
     return r < 0 ? r : start_take(g, action, who, e);
 }
 
 int engine_take_again(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
 {
+    struct brief b = {0};
     int64_t action = 0;
-    int r = store_take_again(g->c.store, checkpoint, g->mount_id, &who->w, &action, e);
+    int r = engine_brief(g, checkpoint, &b);
+
+    if (r < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    if (str_equal(b.note, TAKE_IS_COPY))
+        r = err_set(e, EPERM, "`%s` is " TAKE_IS_COPY "; rmdir it first", b.name);
+    brief_clear(&b);
+    if (r == 0)
+        r = store_take_again(g->c.store, checkpoint, g->mount_id, &who->w, &action, e);
 
     return r < 0 ? r : start_take(g, action, who, e);
 }
@@ -281,28 +293,13 @@ int engine_take_ready(struct engine *g, int64_t checkpoint, struct err *e)
     if (b.phase == PHASE_SEALED)
         r = err_set(e, EPERM, "`%s` is sealed; a checkpoint never changes", b.name);
     else if (b.phase != PHASE_SAVED)
-        r = err_set(e, EIO, "%s", b.note ? b.note : "the snapshot was not taken");
+        r = err_set(e, b.take_code ? b.take_code : EIO, "%s", b.note ? b.note : "the snapshot was not taken");
     else if (b.closed)
         r = err_set(e, EPERM, "`%s` was restored as a database-only checkpoint and takes no state any more", b.name);
     else if ((r = store_line_get(g->c.store, g->line_id, &line, e)) == 0 && !str_equal(line.active_branch, b.snapshot_branch))
         r = err_set(e, ESTALE, "the active branch changed from %s to %s since the snapshot was taken: the two would be no pair", b.snapshot_branch,
                     line.active_branch);
     store_line_free(&line);
-    brief_clear(&b);
-    return r;
-}
-
-int engine_take_is_copy(struct engine *g, int64_t checkpoint, struct err *e)
-{
-    struct brief b = {0};
-    int r = engine_brief(g, checkpoint, &b);
-
-    if (r < 0)
-        return err_set(e, ENOENT, "the checkpoint is gone");
-    r = store_take_failed(g->c.store, checkpoint, 0, EPERM, "a copy, use .import/", NULL, e);
-    engine_refresh(g, checkpoint, 0);
-    if (r == 0 && b.snapshot_id)
-        snapshot_discard(g, b.snapshot_id, NULL);
     brief_clear(&b);
     return r;
 }

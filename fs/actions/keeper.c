@@ -35,6 +35,18 @@ static void known_free(struct known *k, size_t n)
     free(k);
 }
 
+static struct known known_of(const struct store_checkpoint *c)
+{
+    struct known k = {.checkpoint = c->id, .s = c->snapshot};
+
+    k.s.id = str_dup(c->snapshot.id);
+    k.s.name = str_dup(c->snapshot.name);
+    k.s.project_id = str_dup(c->snapshot.project_id);
+    k.s.branch_id = str_dup(c->snapshot.branch_id);
+    k.s.lsn = str_dup(c->snapshot.lsn);
+    return k;
+}
+
 /* Every snapshot that isn't known to be missing; *ret_late: some size has not arrived. */
 static struct known *known_snapshots(struct engine *g, size_t *ret_n, bool *ret_late)
 {
@@ -48,14 +60,8 @@ static struct known *known_snapshots(struct engine *g, size_t *ret_n, bool *ret_
 
         if (!s->id || s->missing || e->c.phase == PHASE_FAILED || e->c.phase == PHASE_TAKING)
             continue;
-        k[n] = (struct known){.checkpoint = e->c.id, .s = *s};
-        k[n].s.id = str_dup(s->id);
-        k[n].s.name = str_dup(s->name);
-        k[n].s.project_id = str_dup(s->project_id);
-        k[n].s.branch_id = str_dup(s->branch_id);
-        k[n].s.lsn = str_dup(s->lsn);
+        k[n++] = known_of(&e->c);
         *ret_late |= s->full_size < 0;
-        n++;
     }
     index_unlock(g->c.index);
     *ret_n = n;
@@ -94,6 +100,22 @@ static void update(struct engine *g, struct known *k, const struct neon_snapshot
         log_warn("snapshot %s can't be updated: %s", s->id, err_text(&e));
     else
         engine_refresh(g, k->checkpoint, 0);
+}
+
+void keeper_missing(struct engine *g, int64_t checkpoint)
+{
+    struct known *k = calloc(1, sizeof(*k));
+    struct index_entry *e;
+
+    index_read_lock(g->c.index);
+    e = k ? index_by_id(g->c.index, checkpoint) : NULL;
+    if (e)
+        *k = known_of(&e->c);
+    index_unlock(g->c.index);
+    if (e)
+        update(g, k, NULL);
+    if (k)
+        known_free(k, 1);
 }
 
 /* Compares with Neon. Returns whether some size is still awaited. A snapshot that isn't listed the first time may only be late. */

@@ -5,7 +5,7 @@
  *   restored   it is there (`new_branch`); its operations settle
  *   finalize   it is asked to take the target's place, which is named `replaced_name`
  *   finalized  its operations settle; then verified and recorded
- * Taken over at any of them, it goes on by looking what Neon has. */
+ * Taken over at any of them, or when Neon couldn't be asked for a while, it goes on by looking what Neon has. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,7 @@
 #include "util/text.h"
 
 #define LABEL_MAX 60
-#define LOOK_TIMES 5
-#define LOOK_MS 400
+#define ASK_TIMES 3
 #define STEPS 5
 
 static int step(struct run *r, const char *name, int nth, struct err *e)
@@ -64,48 +63,59 @@ static int announce(struct run *r, const struct neon_call *call, struct err *e)
 
 /* ---- 2: the new branch ------------------------------------------------------------------------------------------------ */
 
-/* Looks for the branch that was announced. 0 found, -ENOENT surely not made. */
-static int look_restored(struct run *r, const struct neon_call *call, struct neon_branch *ret, struct err *e)
+/* Neon knows no such snapshot, or no such target: which, is looked up, since its word for both is 404. */
+static int not_found(struct run *r, const struct neon_call *call, struct err *e)
 {
-    int rc = neon_settle_project(r->g->c.neon, call, e);
+    cleanup_err struct err ignored = {0};
+    cleanup_free char *branch = NULL;
+    struct neon_snapshots all = {0};
+    bool listed = false;
+    int rc = neon_snapshots_list(r->g->c.neon, call, &all, &ignored);
 
-    for (int i = 0; rc == 0 && i < LOOK_TIMES; i++) {
-        rc = neon_branch_find(r->g->c.neon, call, data_get(r, "restored_name"), ret, e);
-        if (rc != -ENOENT)
-            return rc;
-        rc = 0;
-        clock_sleep_ms(LOOK_MS);
+    for (size_t i = 0; i < all.n; i++)
+        listed |= str_equal(all.items[i].id, data_get(r, "snapshot_id"));
+    neon_snapshots_free(&all);
+    if (rc < 0 || listed) {
+        rc = active_check(r->g, call, &branch, NULL, &ignored);
+        return rc == -ESTALE ? err_move(e, &ignored) : -e->code;
     }
-    return rc < 0 ? rc : -ENOENT;
+    keeper_missing(r->g, r->checkpoint);
+    return err_set(e, ENODATA, "the snapshot %s is gone from Neon (expired or deleted): nothing can be restored from it, nothing was changed",
+                   data_get(r, "snapshot_id"));
 }
 
-static int ask_restore(struct run *r, const struct neon_call *call, struct neon_restored *ret, struct err *e)
+static int ask(struct run *r, const struct neon_call *call, struct neon_restored *ret, struct err *e)
 {
-    bool unknown = false;
-    int rc = -ENOENT;
+    bool unknown = r->doubtful || r->recovered;
+    int rc = -EEXIST;
 
-    for (int attempt = 0; attempt < 3; attempt++) {
-        if (attempt > 0 || r->recovered) {
-            rc = look_restored(r, call, &ret->branch, e);
-            if (rc != -ENOENT)
-                return rc;
+    for (int attempt = 0; attempt <= ASK_TIMES; attempt++) {
+        if (unknown || attempt > 0) {
+            cleanup_err struct err why = {0};
+            int found = neon_later(announced_branch(r->g, call, data_get(r, "restored_name"), &ret->branch, &why));
+
+            r->doubtful = true;
+            if (found < 0 && found != -ENOENT)
+                err_move(e, &why);
+            if (found != -ENOENT)
+                return found;
+            if (attempt == ASK_TIMES)
+                break;
         }
         rc = neon_restore(r->g->c.neon, call, data_get(r, "snapshot_id"), data_get(r, "restored_name"), data_get(r, "target_branch"),
                           ret, &unknown, e);
         neon_said(r->g, rc, e);
         if (rc == 0 || (rc != -EEXIST && !unknown))
-            return rc;
+            break;
     }
-    return rc;
+    return rc == -ENOENT ? not_found(r, call, e) : rc;
 }
 
 static int restore(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_restored made = {0};
-    int rc = ask_restore(r, call, &made, e);
+    int rc = ask(r, call, &made, e);
 
-    if (rc == -ENOENT)
-        err_prefix(e, "the snapshot is gone from Neon (expired or deleted)");
     if (rc == 0 && (data_set(r, "new_branch", made.branch.id) < 0 || data_set_operations(r, &made.operations) < 0))
         rc = err_set(e, ENOMEM, "out of memory");
     if (rc == 0)
@@ -114,81 +124,105 @@ static int restore(struct run *r, const struct neon_call *call, struct err *e)
     return rc;
 }
 
-static int settle(struct run *r, const struct neon_call *call, struct err *e)
-{
-    json_t *list = json_object_get(r->data, "operations");
-    size_t n = json_array_size(list);
-    cleanup_free const char **ids = calloc(n + 1, sizeof(*ids));
-
-    if (!ids)
-        return err_set(e, ENOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        ids[i] = json_string_value(json_array_get(list, i));
-    return n ? neon_settle(r->g->c.neon, call, ids, n, NULL, NULL, e) : neon_settle_project(r->g->c.neon, call, e);
-}
-
 /* ---- 3: is it what was asked for, and is the target still the active branch? -------------------------------------------- */
+
+static int right_snapshot(struct run *r, const struct neon_call *call, struct err *e)
+{
+    const char *id = data_get(r, "new_branch");
+    const char *snapshot = data_get(r, "snapshot_id");
+    struct neon_branch b = {0};
+    int rc = made_branch(r->g, call, id, &b, e);
+
+    if (rc == -ENOENT)
+        rc = err_set(e, EIO, "branch %s, which Neon made for the restore, is gone; nothing was replaced", id);
+    else if (rc < 0)
+        rc = neon_later(rc);
+    else if (!str_equal(b.restored_from, snapshot))
+        rc = err_set(e, EIO, "Neon restored branch %s from %s instead of %s; nothing was replaced", id,
+                     b.restored_from ? b.restored_from : "nothing", snapshot);
+    neon_branch_free(&b);
+    return rc;
+}
 
 static int verify_restored(struct run *r, const struct neon_call *call, struct err *e)
 {
     cleanup_free char *branch = NULL;
-    struct neon_branch b = {0};
-    int rc = neon_branch_get(r->g->c.neon, call, data_get(r, "new_branch"), &b, e);
+    const char *target = data_get(r, "target_branch");
+    int rc = operations_settle(r, call, e);
 
-    if (rc == 0 && !str_equal(b.restored_from, data_get(r, "snapshot_id")))
-        rc = err_set(e, EIO, "Neon restored branch %s from %s instead of %s; nothing was replaced", data_get(r, "new_branch"),
-                     b.restored_from ? b.restored_from : "nothing", data_get(r, "snapshot_id"));
-    if (rc == 0)
-        rc = active_check(r->g, call, &branch, NULL, e);
-    if (rc == 0 && !str_equal(branch, data_get(r, "target_branch")))
-        rc = err_set(e, ESTALE, "the active branch became %s while %s was to be replaced; nothing was replaced", branch,
-                     data_get(r, "target_branch"));
-    neon_branch_free(&b);
+    if (rc == -EIO)
+        return err_prefix(e, "nothing was replaced");
+    if (rc < 0)
+        return neon_later(rc);
+    if ((rc = right_snapshot(r, call, e)) < 0)
+        return rc;
+    rc = neon_later(active_check(r->g, call, &branch, NULL, e));
+    if (rc == 0 && !str_equal(branch, target))
+        rc = err_set(e, ESTALE, "the active branch became %s while %s was to be replaced; nothing was replaced", branch, target);
     return rc < 0 ? rc : step(r, "finalize", 4, e);
 }
 
 /* ---- 4: the swap ------------------------------------------------------------------------------------------------------- */
 
-/* Whether the swap has happened: the restored branch is finalized, or has the target's endpoint. */
-static int swapped(struct run *r, const struct neon_call *call, bool *ret, struct err *e)
+/* Whether the swap has happened: the restored branch is finalized, or has the target's endpoint. *ret_endpoint, its read-write
+ * endpoint or NULL, is owned by the caller; may be NULL. */
+static int swapped(struct run *r, const struct neon_call *call, bool *ret, char **ret_endpoint, struct err *e)
 {
     struct neon_branch b = {0};
     struct neon_endpoints eps = {0};
     const struct neon_endpoint *rw;
-    int rc = neon_branch_get(r->g->c.neon, call, data_get(r, "new_branch"), &b, e);
+    int rc = made_branch(r->g, call, data_get(r, "new_branch"), &b, e);
 
     if (rc == 0)
-        rc = neon_endpoints_list(r->g->c.neon, call, data_get(r, "new_branch"), &eps, e);
+        rc = made_endpoints(r->g, call, data_get(r, "new_branch"), &eps, e);
     if (rc == 0) {
         rw = neon_endpoints_read_write(&eps);
         *ret = (b.restore_status && strcmp(b.restore_status, "restored") != 0) ||
                (rw && data_get(r, "endpoint_id") && str_equal(rw->id, data_get(r, "endpoint_id")));
+        if (ret_endpoint)
+            *ret_endpoint = rw ? str_dup(rw->id) : NULL;
     }
     neon_branch_free(&b);
     neon_endpoints_free(&eps);
-    return rc;
+    if (rc == -ENOENT)
+        return err_set(e, EIO, "branch %s, which Neon made for the restore, is gone", data_get(r, "new_branch"));
+    return neon_later(rc);
+}
+
+/* An answer may have been lost, and finalizing twice is refused: so each time but the first it is looked. */
+static int ask_finalize(struct run *r, const struct neon_call *call, struct neon_operations *ret, struct err *e)
+{
+    bool unknown = r->doubtful || r->recovered;
+    int rc = -EIO;
+
+    for (int attempt = 0; attempt <= ASK_TIMES; attempt++) {
+        if (unknown) {
+            cleanup_err struct err why = {0};
+            bool done = false;
+            int looked = neon_later(neon_settle_project(r->g->c.neon, call, &why));
+
+            if (looked == 0)
+                looked = swapped(r, call, &done, NULL, &why);
+            if (looked < 0)
+                err_move(e, &why);
+            if (looked < 0 || done)
+                return looked;
+            if (attempt == ASK_TIMES)
+                break;
+        }
+        rc = neon_finalize(r->g->c.neon, call, data_get(r, "new_branch"), data_get(r, "replaced_name"), ret, &unknown, e);
+        neon_said(r->g, rc, e);
+        if (rc == 0 || !unknown)
+            break;
+    }
+    return rc == -ECONNREFUSED || rc == -EHOSTUNREACH ? -EAGAIN : rc;
 }
 
 static int finalize(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_operations ops = {0};
-    bool unknown = r->recovered;
-    bool done = false;
-    int rc = 0;
+    int rc = ask_finalize(r, call, &ops, e);
 
-    for (int attempt = 0; attempt < 3; attempt++) {
-        if (unknown) { /* an answer may have been lost: finalizing twice is refused, so look first */
-            rc = neon_settle_project(r->g->c.neon, call, e);
-            if (rc == 0)
-                rc = swapped(r, call, &done, e);
-            if (rc < 0 || done)
-                break;
-        }
-        rc = neon_finalize(r->g->c.neon, call, data_get(r, "new_branch"), data_get(r, "replaced_name"), &ops, &unknown, e);
-        neon_said(r->g, rc, e);
-        if (rc == 0 || !unknown)
-            break;
-    }
     if (rc == 0 && data_set_operations(r, &ops) < 0)
         rc = err_set(e, ENOMEM, "out of memory");
     if (rc == 0)
@@ -199,47 +233,31 @@ static int finalize(struct run *r, const struct neon_call *call, struct err *e)
 
 /* ---- 5: the same connection string, the new data ------------------------------------------------------------------------- */
 
-static int verify_finalized(struct run *r, const struct neon_call *call, char **ret_endpoint, struct err *e)
+/* Whether the database that is there now can be used as the one before. */
+static int usable(struct run *r, const struct neon_call *call, const char *endpoint, struct err *e)
 {
+    const char *before = data_get(r, "endpoint_id");
     cleanup_free char *uri = NULL;
-    struct neon_endpoints eps = {0};
-    const struct neon_endpoint *rw;
-    bool done = false;
-    int rc = swapped(r, call, &done, e);
+    int rc;
 
-    if (rc == 0 && !done)
-        rc = err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"), data_get(r, "new_branch"));
-    if (rc == 0)
-        rc = neon_endpoints_list(r->g->c.neon, call, data_get(r, "new_branch"), &eps, e);
-    rw = rc == 0 ? neon_endpoints_read_write(&eps) : NULL;
-    if (rc == 0 && (!rw || (data_get(r, "endpoint_id") && !str_equal(rw->id, data_get(r, "endpoint_id")))))
-        rc = err_set(e, EIO, "branch %s is active but its endpoint is %s instead of %s: the connection string changed; see Neon's console",
-                     data_get(r, "new_branch"), rw ? rw->id : "missing", data_get(r, "endpoint_id"));
-    if (rc == 0)
-        *ret_endpoint = str_dup(rw->id);
-    neon_endpoints_free(&eps);
-    if (rc == 0)
-        rc = active_uri(r->g, call, data_get(r, "new_branch"), &uri, e);
+    if (!endpoint || (before && !str_equal(endpoint, before)))
+        return err_set(e, EIO, "branch %s is active but its endpoint is %s instead of %s: the connection string changed; see Neon's console",
+                       data_get(r, "new_branch"), endpoint ? endpoint : "missing", before);
+    rc = active_uri(r->g, call, data_get(r, "new_branch"), &uri, e);
     if (rc == 0)
         rc = database_probe(uri, call->cancelled, call->deadline_mono_ms, e);
     return rc;
 }
 
-static int record(struct run *r, const struct neon_call *call, struct err *e)
+/* What is true in Neon goes into the record, whatever is to be said about it besides: else nothing would work any more. */
+static int record(struct run *r, const char *endpoint, struct err *e)
 {
-    cleanup_free char *endpoint = NULL;
-    int rc = verify_finalized(r, call, &endpoint, e);
+    int rc;
 
-    while (rc == 0) {
+    do {
         rc = store_restore_done(r->g->c.store, r->action, data_get(r, "new_branch"), data_get(r, "target_branch"),
                                 data_get(r, "replaced_name"), endpoint, r->decisions, e);
-        if (rc == 0)
-            break;
-        if (!store_away(-rc) || atomic_load(&r->g->stopping))
-            return rc;
-        clock_sleep_ms(LOOK_MS); /* done in Neon: the record must follow */
-        rc = 0;
-    }
+    } while (rc < 0 && store_away(-rc) && neon_wait_for(r, e));
     if (rc == 0) {
         active_set(r->g, data_get(r, "new_branch"), endpoint);
         engine_refresh_line(r->g);
@@ -247,28 +265,54 @@ static int record(struct run *r, const struct neon_call *call, struct err *e)
     return rc;
 }
 
+static int verify_finalized(struct run *r, const struct neon_call *call, struct err *e)
+{
+    cleanup_err struct err failed = {0};
+    cleanup_err struct err trouble = {0};
+    cleanup_free char *endpoint = NULL;
+    bool done = false;
+    int settled = operations_settle(r, call, &failed);
+    int rc = settled == -EIO ? 0 : neon_later(settled);
+    int works;
+
+    if (rc < 0) {
+        err_move(e, &failed);
+        return rc;
+    }
+    if ((rc = swapped(r, call, &done, &endpoint, e)) < 0)
+        return rc;
+    if (!done && settled < 0)
+        return err_move(e, &failed);
+    if (!done)
+        return err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"), data_get(r, "new_branch"));
+    works = usable(r, call, endpoint, &trouble);
+    if (works < 0 && atomic_load(&r->g->stopping))
+        return err_move(e, &trouble);
+    if (r->doubtful || r->recovered)
+        rc = neon_later(discard_branches(r->g, call, data_get(r, "restored_name"), data_get(r, "new_branch"), e));
+    if (rc == 0)
+        rc = record(r, endpoint, e);
+    if (rc == 0 && works < 0) {
+        err_move(e, &trouble);
+        rc = err_prefix(e, "the database was replaced, but it can't be used yet");
+    }
+    return rc;
+}
+
 /* ---- the machine --------------------------------------------------------------------------------------------------------- */
 
 /* Nothing was replaced: the branch that was made for it is of no use, and counts as a root branch. */
-static void clean_up(struct run *r)
+static void clean_up(struct run *r, struct err *e)
 {
     struct neon_call call = engine_call(r->g);
-    struct neon_operations ops = {0};
-    struct neon_branch b = {0};
-    cleanup_err struct err e = {0};
-    int rc;
+    cleanup_err struct err why = {0};
 
-    if (!data_get(r, "restored_name"))
+    if (!r->doubtful && !data_get(r, "new_branch"))
         return;
-    rc = neon_branch_find(r->g->c.neon, &call, data_get(r, "restored_name"), &b, &e);
-    if (rc == 0 && !b.is_default && str_equal(b.restore_status, "restored"))
-        rc = neon_branch_delete(r->g->c.neon, &call, b.id, &ops, NULL, &e);
-    if (rc == 0)
-        rc = neon_settle_operations(r->g->c.neon, &call, &ops, NULL, NULL, &e);
-    if (rc < 0 && rc != -ENOENT)
-        log_warn("branch %s, made for a restore that failed, stays in Neon: %s", data_get(r, "restored_name"), err_text(&e));
-    neon_branch_free(&b);
-    neon_operations_free(&ops);
+    if (discard_branches(r->g, &call, data_get(r, "restored_name"), NULL, &why) == 0)
+        return;
+    log_warn("branch %s, made for a restore that failed, may be left in Neon: %s", data_get(r, "restored_name"), err_text(&why));
+    err_set(e, e->code, "%s; branch %s, made for it, may be left in Neon: delete it there", err_text(e), data_get(r, "restored_name"));
 }
 
 static bool known_step(const struct run *r)
@@ -288,18 +332,12 @@ static int machine(struct run *r, struct err *e)
     }
     if (rc == 0 && at(r, "restore"))
         rc = restore(r, &call, e);
-    if (rc == 0 && at(r, "restored")) {
-        rc = settle(r, &call, e);
-        if (rc == 0)
-            rc = verify_restored(r, &call, e);
-    }
+    if (rc == 0 && at(r, "restored"))
+        rc = verify_restored(r, &call, e);
     if (rc == 0 && at(r, "finalize"))
         rc = finalize(r, &call, e);
-    if (rc == 0 && at(r, "finalized")) {
-        rc = settle(r, &call, e);
-        if (rc == 0)
-            rc = record(r, &call, e);
-    }
+    if (rc == 0 && at(r, "finalized"))
+        rc = verify_finalized(r, &call, e);
     return rc;
 }
 
@@ -309,9 +347,11 @@ int restore_steps(struct run *r, struct err *e)
 
     if (rc < 0)
         return rc;
-    rc = machine(r, e);
+    do {
+        rc = machine(r, e);
+    } while (rc == -EAGAIN && neon_wait_for(r, e));
     if (rc < 0 && !atomic_load(&r->g->stopping))
-        clean_up(r);
+        clean_up(r, e);
     if (rc == 0 || !atomic_load(&r->g->stopping))
         journal_turn_release(r);
     return rc;

@@ -11,58 +11,57 @@
 #include "util/text.h"
 
 #define LABEL_MAX 60
-/* Neon shows new things late (neon-api.md §1.3): so often, so far apart, something announced is looked for before it counts as not made. */
-#define LOOK_TIMES 5
-#define LOOK_MS 400
+#define ASK_TIMES 3
+#define STORE_RETRY_MS 400
 
-/* Looks for the snapshot that was announced. 0 found, -ENOENT surely not made, else the trouble. */
-static int look(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct err *e)
+static bool at(const struct run *r, const char *name)
 {
-    int rc = neon_settle_project(r->g->c.neon, call, e);
-
-    for (int i = 0; rc == 0 && i < LOOK_TIMES; i++) {
-        rc = neon_snapshot_find(r->g->c.neon, call, data_get(r, "snapshot_name"), ret, e);
-        if (rc != -ENOENT)
-            return rc;
-        rc = 0;
-        clock_sleep_ms(LOOK_MS);
-    }
-    return rc < 0 ? rc : -ENOENT;
+    return strcmp(r->step, name) == 0;
 }
 
-static int note_snapshot(struct run *r, const struct neon_snapshot *s)
+/* Looks for the snapshot that was announced. 0 found, -ENOENT surely not made. */
+static int look(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct err *e)
 {
-    return data_set(r, "snapshot_id", s->id);
+    return neon_later(announced_snapshot(r->g, call, data_get(r, "snapshot_name"), false, ret, e));
 }
 
 /* Asks for the snapshot; a lost answer is looked for, and asked for again under the same name only when nothing was made. */
+static int ask(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct neon_operations *ret_ops, struct err *e)
+{
+    bool unknown = r->doubtful;
+    int rc = -EEXIST;
+
+    for (int attempt = 0; attempt <= ASK_TIMES; attempt++) {
+        if (unknown || attempt > 0) {
+            cleanup_err struct err why = {0};
+            int found = look(r, call, ret, &why);
+
+            r->doubtful = true;
+            if (found < 0 && found != -ENOENT)
+                err_move(e, &why);
+            if (found != -ENOENT)
+                return found;
+            if (attempt == ASK_TIMES)
+                break;
+        }
+        rc = neon_snapshot_create(r->g->c.neon, call, data_get(r, "branch_id"), data_get(r, "snapshot_name"), 0, ret, ret_ops, &unknown, e);
+        neon_said(r->g, rc, e);
+        if (rc == 0 || (rc != -EEXIST && !unknown))
+            break;
+    }
+    return rc;
+}
+
 static int request(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_snapshot snap = {0};
     struct neon_operations ops = {0};
-    bool unknown = false;
-    int rc = 0;
+    int rc = ask(r, call, &snap, &ops, e);
 
-    for (int attempt = 0; attempt < 3; attempt++) {
-        rc = neon_snapshot_create(r->g->c.neon, call, data_get(r, "branch_id"), data_get(r, "snapshot_name"), 0, &snap, &ops, &unknown, e);
-        neon_said(r->g, rc, e);
-        if (rc < 0 && rc != -EEXIST && !unknown)
-            return rc;
-        if (rc < 0) {
-            int found = look(r, call, &snap, e);
-
-            if (found == -ENOENT)
-                continue;
-            rc = found;
-        }
-        break;
-    }
-    if (rc == 0)
-        rc = note_snapshot(r, &snap) < 0 || data_set_operations(r, &ops) < 0 ? err_set(e, ENOMEM, "out of memory") : 0;
+    if (rc == 0 && (data_set(r, "snapshot_id", snap.id) < 0 || data_set_operations(r, &ops) < 0))
+        rc = err_set(e, ENOMEM, "out of memory");
     if (rc == 0)
         rc = journal_step(r, "settle", NULL, e);
-    if (rc == 0)
-        rc = neon_settle_operations(r->g->c.neon, call, &ops, NULL, NULL, e);
     neon_snapshot_free(&snap);
     neon_operations_free(&ops);
     return rc;
@@ -119,7 +118,7 @@ static int settled(struct run *r, const struct neon_snapshot *snap, struct err *
     do {
         rc = store_take_settled(r->g->c.store, r->action, &s, &snapshot_json, &checkpoint_json, doc, e);
         if (rc < 0 && store_away(-rc))
-            clock_sleep_ms(LOOK_MS);
+            clock_sleep_ms(STORE_RETRY_MS);
     } while (rc < 0 && store_away(-rc) && !atomic_load(&r->g->stopping) && tries++ < 1000);
     return rc;
 }
@@ -142,83 +141,109 @@ static int announce(struct run *r, const char *branch, struct err *e)
     return journal_step(r, "request", NULL, e);
 }
 
-static int take_new(struct run *r, const struct neon_call *call, struct err *e)
+static int begin(struct run *r, const struct neon_call *call, struct err *e)
 {
     cleanup_free char *branch = NULL;
     int rc = journal_turn(r, e);
 
     if (rc == 0)
         rc = active_check(r->g, call, &branch, NULL, e);
-    if (rc == 0)
-        rc = announce(r, branch, e);
-    if (rc == 0)
-        rc = request(r, call, e);
-    return rc;
+    return rc < 0 ? rc : announce(r, branch, e);
 }
 
 /* The mount that began the take died. Whoever wrote has lost its handle, so nothing is asked for again: a snapshot that was made
  * is kept, else the take has failed. */
-static int take_recover(struct run *r, const struct neon_call *call, struct err *e)
+static int find_left(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_snapshot snap = {0};
-    int rc;
+    int rc = look(r, call, &snap, e);
 
-    if (!data_get(r, "snapshot_name"))
-        return err_set(e, EINTR, "the mount ended before the snapshot was asked for; write state.json again, or rmdir");
-    rc = look(r, call, &snap, e);
     if (rc == -ENOENT)
         rc = err_set(e, EINTR, "the mount ended and no snapshot was made; write state.json again, or rmdir");
     else if (rc == 0)
-        rc = note_snapshot(r, &snap);
+        rc = data_set(r, "snapshot_id", snap.id) < 0 ? err_set(e, ENOMEM, "out of memory") : journal_step(r, "settle", NULL, e);
     neon_snapshot_free(&snap);
     return rc;
 }
 
-void snapshot_discard(struct engine *g, const char *id, const char *name)
+/* Its operations; then it is read again, since the LSN and the times come with settling. */
+static int settle(struct run *r, const struct neon_call *call, struct err *e)
 {
-    struct neon_call call = engine_call(g);
+    const char *name = data_get(r, "snapshot_name");
     struct neon_snapshot snap = {0};
-    struct neon_operations ops = {0};
-    cleanup_err struct err e = {0};
-    int rc = 0;
+    int rc = operations_settle(r, call, e);
 
-    if (!id && name)
-        rc = neon_snapshot_find(g->c.neon, &call, name, &snap, &e);
-    if (rc == 0 && (id || snap.id))
-        rc = neon_snapshot_delete(g->c.neon, &call, id ? id : snap.id, &ops, NULL, &e);
+    if (rc == -EIO) /* what the operation failed with, in Neon's words */
+        return rc;
     if (rc == 0)
-        rc = neon_settle_operations(g->c.neon, &call, &ops, NULL, NULL, &e);
-    if (rc < 0 && rc != -ENOENT)
-        log_warn("the snapshot of a failed take stays in Neon: %s", err_text(&e));
+        rc = announced_snapshot(r->g, call, name, true, &snap, e);
+    if (rc == 0 && (r->doubtful || r->recovered))
+        rc = discard_snapshots(r->g, call, name, snap.id, e);
+    rc = neon_later(rc);
+    if (rc == 0)
+        rc = settled(r, &snap, e);
     neon_snapshot_free(&snap);
-    neon_operations_free(&ops);
+    return rc;
 }
 
-static void failed(struct run *r, const struct err *why)
+static int steps(struct run *r, struct err *e)
 {
-    cleanup_err struct err e = {0};
-    cleanup_free char *doc = journal_doc(r, "failed", why->code, err_text(why));
+    struct neon_call call = engine_call(r->g);
+    int rc = 0;
 
-    if (data_get(r, "snapshot_id"))
-        snapshot_discard(r->g, data_get(r, "snapshot_id"), NULL);
+    if (!at(r, "request") && !at(r, "settle"))
+        rc = r->recovered ? err_set(e, EINTR, "the mount ended before the snapshot was asked for; write state.json again, or rmdir")
+                          : begin(r, &call, e);
+    if (rc == 0 && at(r, "request"))
+        rc = r->recovered ? find_left(r, &call, e) : request(r, &call, e);
+    if (rc == 0 && at(r, "settle"))
+        rc = settle(r, &call, e);
+    return rc;
+}
+
+/* A limit of the plan: which checkpoint could go, and how. */
+static void name_oldest(struct run *r, struct err *why)
+{
+    struct index_entry *oldest = NULL;
+    cleanup_free char *name = NULL;
+    cleanup_free char *text = str_dup(err_text(why));
+
+    index_read_lock(r->g->c.index);
+    for (struct index_entry *e = index_from(r->g->c.index, 0); e; e = index_from(r->g->c.index, e->c.id + 1))
+        if ((e->c.phase == PHASE_SAVED || e->c.phase == PHASE_SEALED) && !e->c.snapshot.missing && (!oldest || e->c.seq < oldest->c.seq))
+            oldest = e;
+    name = oldest ? str_dup(oldest->c.name) : NULL;
+    index_unlock(r->g->c.index);
+    if (name && text)
+        err_set(why, EDQUOT, "%s; to free one: echo 'delete %s' > .control/prune", text, name);
+}
+
+static void failed(struct run *r, struct err *why)
+{
+    struct neon_call call = engine_call(r->g);
+    cleanup_err struct err e = {0};
+    cleanup_free char *doc = NULL;
+
+    if (why->code == EDQUOT)
+        name_oldest(r, why);
+    doc = journal_doc(r, "failed", why->code, err_text(why));
+    if ((r->doubtful || at(r, "settle")) && discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0)
+        log_warn("the snapshot of a failed take, %s, may be left in Neon: %s", data_get(r, "snapshot_name"), err_text(&e));
     if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0 && e.code != EALREADY)
         log_error("take %s can't be settled as failed, the next mount does: %s", r->uid, err_text(&e));
+    engine_take_code(r->g, r->checkpoint, why->code);
     engine_refresh(r->g, r->checkpoint, r->action);
     run_end(r, why->code, err_text(why));
 }
 
 void take_body(struct run *r)
 {
-    struct neon_call call = engine_call(r->g);
-    struct neon_snapshot snap = {0};
     cleanup_err struct err e = {0};
-    int rc = r->recovered ? take_recover(r, &call, &e) : take_new(r, &call, &e);
+    int rc;
 
-    if (rc == 0) /* read again: the LSN and the times come with settling */
-        rc = neon_snapshot_find(r->g->c.neon, &call, data_get(r, "snapshot_name"), &snap, &e);
-    if (rc == 0)
-        rc = settled(r, &snap, &e);
-    neon_snapshot_free(&snap);
+    do {
+        rc = steps(r, &e);
+    } while (rc == -EAGAIN && neon_wait_for(r, &e));
     if (rc < 0 && atomic_load(&r->g->stopping))
         return; /* handed over by the journal */
     if (rc < 0) {

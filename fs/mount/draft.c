@@ -1,9 +1,8 @@
-/* What an agent writes: state.json, meta.json, and the temporaries that become one of them (design.md §4). */
+/* What an agent writes: state.json and meta.json (design.md §4). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "formats/scan.h"
 #include "mount_i.h"
@@ -12,83 +11,6 @@
 #include "util/text.h"
 
 #define META_MAX (1 << 20)
-#define TEMP_MAX (1LL << 31)
-
-/* ---- names ---------------------------------------------------------------------------------------------------------- */
-
-/* Whether `name` is a temporary of `file`: rsync's .FILE.XXXXXX, FILE~, .FILE.swp, FILE.tmp, FILE.123 … */
-static bool temporary_of(const char *name, const char *file)
-{
-    const char *at = strstr(name, file);
-
-    return at && strcmp(name, file) != 0;
-}
-
-/* The files that only the product makes: a temporary of one of them is a backup being copied in (traps.md 12). */
-static bool names_own_file(const char *name)
-{
-    static const char *const own[] = {"snapshot.json", "checkpoint.json", "transcript.md", "history.jsonl", "pending", "result", "output",
-                                      "status", "restore", "resume", "replay", "cancel"};
-
-    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-        if (strstr(name, own[i]))
-            return true;
-    return false;
-}
-
-bool draft_temporary_name(const char *name)
-{
-    size_t n = strlen(name);
-
-    if (temporary_of(name, "state.json") || temporary_of(name, "meta.json"))
-        return true;
-    if (names_own_file(name))
-        return false;
-    return name[0] == '.' || name[n - 1] == '~' || strspn(name, "0123456789") == n || str_starts(name, "tmp") || str_starts(name, "sed") ||
-           (n > 4 && (strcmp(name + n - 4, ".tmp") == 0 || strcmp(name + n - 4, ".swp") == 0)) ||
-           (n > 5 && strcmp(name + n - 5, ".part") == 0);
-}
-
-/* ---- refusing ------------------------------------------------------------------------------------------------------- */
-
-static bool same_group(pid_t a, pid_t b)
-{
-    pid_t ga = a > 0 ? getpgid(a) : -1;
-
-    return a > 0 && (a == b || (ga > 0 && b > 0 && ga == getpgid(b)));
-}
-
-/* Whether whoever asks is the one that takes, or took, this checkpoint: then it copies a backup. Anybody else is just refused, so that
- * no stranger's `rm -r` or `rsync` turns a checkpoint into a failed take. */
-static bool gives_itself_away(struct call *c)
-{
-    struct index_entry *e;
-    bool away = false;
-
-    index_read_lock(c->m->c.index);
-    e = index_by_id(c->m->c.index, node_row(c->node));
-    if (e && (e->c.phase == PHASE_TAKING || e->c.phase == PHASE_SAVED))
-        away = same_group(c->from.pid, e->taken_by);
-    else if (e && e->c.phase == PHASE_SEALED)
-        away = c->from.pid > 0 && c->from.pid == e->sealed_by;
-    index_unlock(c->m->c.index);
-    return away;
-}
-
-static void is_copy(struct call *c)
-{
-    if (engine_take_is_copy(c->m->engine, node_row(c->node), &c->e) < 0)
-        log_warn("a copy in the making isn't recorded: %s", err_text(&c->e));
-    call_reply_err(c, EPERM);
-}
-
-void draft_refuse(struct call *c)
-{
-    if (gives_itself_away(c))
-        jobs_add(c->m->jobs, c, is_copy);
-    else
-        call_reply_err(c, EPERM);
-}
 
 /* ---- open and create ------------------------------------------------------------------------------------------------- */
 
@@ -118,10 +40,22 @@ static void open_failed(struct call *c, int code)
     call_reply_err(c, code);
 }
 
+/* A temporary beside a failed take means to become its state: the take is tried again. */
+static void open_temp(struct call *c)
+{
+    struct who who;
+    int r;
+
+    who_read(c->from.pid, c->from.uid, &who);
+    r = engine_take_again(c->m->engine, c->h->checkpoint, &who, &c->e);
+    who_clear(&who);
+    c->h->failed = -r; /* told by the first write */
+    reply_opened(c);
+}
+
 /* state.json: a failed take is tried again; O_TRUNC drops what was written before. */
 static void open_state(struct call *c)
 {
-    struct who who;
     struct brief_phase { enum checkpoint_phase phase; int64_t size; bool closed; } now = {PHASE_FAILED, -1, false};
     struct index_entry *e;
     int r = 0;
@@ -131,14 +65,17 @@ static void open_state(struct call *c)
     if (e)
         now = (struct brief_phase){e->c.phase, e->draft_size, e->c.closed};
     index_unlock(c->m->c.index);
-    if (!e || now.phase == PHASE_SEALED || now.closed) {
+    if (!e || now.phase == PHASE_SEALED || now.closed || copies_may_write(c->m, c->h->checkpoint, c->from.pid) < 0) {
         open_failed(c, e ? EPERM : ESTALE);
         return;
     }
-    if (now.phase == PHASE_FAILED) {
-        who_read(c->from.pid, c->from.uid, &who);
-        r = engine_take_again(c->m->engine, c->h->checkpoint, &who, &c->e);
-        who_clear(&who);
+    who_read(c->from.pid, c->from.uid, &c->h->who); /* now: it may be gone when the last close comes */
+    if (now.phase == PHASE_FAILED)
+        r = engine_take_again(c->m->engine, c->h->checkpoint, &c->h->who, &c->e);
+    if (r == -ESTALE) { /* told by the first write: an open that says so is tried again by the kernel */
+        c->h->failed = ESTALE;
+        reply_opened(c);
+        return;
     }
     if (r == 0 && ((c->fi.flags & O_TRUNC) || now.size < 0))
         r = engine_state_truncate(c->m->engine, c->h->checkpoint, 0, &c->e);
@@ -164,26 +101,48 @@ static void open_meta(struct call *c)
         reply_opened(c);
 }
 
+/* A second writer of one state is refused: whose would it be? */
 static struct call *opening(struct mount *m, fuse_req_t req, const struct node_attr *a, enum handle_kind kind, struct fuse_file_info *fi)
 {
-    struct call *c = call_new(req, fi);
+    struct call *c = call_new(req, NULL);
+    int r = 0;
 
     if (!c)
         return NULL;
-    c->h = handle_new(m, kind, a, fuse_req_ctx(req));
+    c->fi = *fi;
+    if (kind == HANDLE_DRAFT)
+        r = handle_new_alone(m, kind, a, fuse_req_ctx(req), &c->h);
+    else
+        c->h = handle_new(m, kind, a, fuse_req_ctx(req));
     if (!c->h) {
-        call_reply_err(c, ENOMEM);
+        call_reply_err(c, r < 0 ? -r : ENOMEM);
         return NULL;
     }
     return c;
 }
 
+static bool failed_take(struct mount *m, int64_t checkpoint)
+{
+    struct index_entry *e;
+    bool failed;
+
+    index_read_lock(m->c.index);
+    e = index_by_id(m->c.index, checkpoint);
+    failed = e && e->c.phase == PHASE_FAILED;
+    index_unlock(m->c.index);
+    return failed;
+}
+
 static void open_by_kind(struct mount *m, struct call *c)
 {
-    if (c->h->kind == HANDLE_TEMP)
-        reply_opened(c);
+    if (c->h->kind == HANDLE_META)
+        jobs_add(m->jobs, c, open_meta);
+    else if (c->h->kind == HANDLE_DRAFT)
+        jobs_add(m->jobs, c, open_state);
+    else if (!c->h->ready && c->h->checkpoint && failed_take(m, c->h->checkpoint))
+        jobs_add(m->jobs, c, open_temp);
     else
-        jobs_add(m->jobs, c, c->h->kind == HANDLE_META ? open_meta : open_state);
+        reply_opened(c);
 }
 
 static enum handle_kind kind_of(const struct node_attr *a)
@@ -197,19 +156,8 @@ void draft_open(struct mount *m, fuse_req_t req, const struct node_attr *a, stru
 {
     struct call *c;
 
-    if (kind_of(a) == HANDLE_DRAFT && handle_busy(m, a->id, NULL)) {
-        fuse_reply_err(req, EBUSY); /* two writers of one state: whose would it be? */
-        return;
-    }
-    if (kind_of(a) == HANDLE_TEMP && (fi->flags & O_TRUNC)) {
-        struct index_temp *t;
-
-        index_write_lock(m->c.index);
-        t = index_temp_by_id(m->c.index, node_row(a->id));
-        if (t)
-            buf_truncate(&t->data, 0);
-        index_unlock(m->c.index);
-    }
+    if (kind_of(a) == HANDLE_TEMP && (fi->flags & O_TRUNC))
+        temps_resize(m, a->id, 0);
     c = opening(m, req, a, kind_of(a), fi);
     if (c)
         open_by_kind(m, c);
@@ -240,11 +188,13 @@ static int create_attr(struct mount *m, node_id dir, const char *name, struct no
     return t ? 0 : -ENOMEM;
 }
 
-static bool may_create(struct mount *m, node_id dir, const char *name)
+static bool may_create(struct mount *m, node_id dir, const char *name, pid_t pid)
 {
     struct index_entry *e;
     bool sealed;
 
+    if (copies_may_write(m, node_row(dir), pid) < 0)
+        return false;
     index_read_lock(m->c.index);
     e = index_by_id(m->c.index, node_row(dir));
     sealed = e && e->c.phase == PHASE_SEALED;
@@ -253,7 +203,7 @@ static bool may_create(struct mount *m, node_id dir, const char *name)
         return false;
     if (strcmp(name, "state.json") == 0)
         return !sealed;
-    return strcmp(name, "meta.json") == 0 || draft_temporary_name(name);
+    return strcmp(name, "meta.json") == 0 || copies_temporary_name(name);
 }
 
 void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name, struct fuse_file_info *fi)
@@ -261,7 +211,7 @@ void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name
     struct node_attr a;
     struct call *c;
 
-    if (node_class(dir) != CLASS_CHECKPOINT || node_kind(dir) != CKPT_DIR || !may_create(m, dir, name)) {
+    if (node_class(dir) != CLASS_CHECKPOINT || node_kind(dir) != CKPT_DIR || !may_create(m, dir, name, fuse_req_ctx(req)->pid)) {
         dirs_refuse(m, req, dir, name);
         return;
     }
@@ -269,16 +219,12 @@ void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name
         fuse_reply_err(req, ENOMEM);
         return;
     }
-    if (kind_of(&a) == HANDLE_DRAFT && handle_busy(m, a.id, NULL)) {
-        fuse_reply_err(req, EBUSY);
-        return;
-    }
     c = opening(m, req, &a, kind_of(&a), fi);
     if (!c)
         return;
     if (c->h->kind == HANDLE_TEMP) {
         c->h->checkpoint = node_row(dir);
-        c->h->ready = temporary_of(name, "meta.json");
+        c->h->ready = copies_temporary_of(name, "meta.json");
     }
     c->name = str_dup(name);
     open_by_kind(m, c);
@@ -306,32 +252,8 @@ static void write_state(struct call *c)
 
 static void write_temp(struct call *c)
 {
-    struct index_temp *t;
-    int r = -ESTALE;
+    int r = temps_write(c->m, c->h->node, c->off, c->data, c->size);
 
-    index_write_lock(c->m->c.index);
-    t = index_temp_by_id(c->m->c.index, node_row(c->h->node));
-    if (t && t->became) {
-        r = -EPERM;
-    } else if (t && c->off + (int64_t)c->size > TEMP_MAX) {
-        r = -EFBIG;
-    } else if (t) {
-        size_t end = (size_t)c->off + c->size;
-
-        if (end > t->data.len) {
-            char *room = buf_room(&t->data, end - t->data.len);
-
-            if (room) {
-                memset(room, 0, end - t->data.len);
-                buf_grown(&t->data, end - t->data.len);
-            }
-        }
-        r = buf_error(&t->data);
-        if (r == 0)
-            memcpy(t->data.data + c->off, c->data, c->size);
-        t->mtime = clock_now();
-    }
-    index_unlock(c->m->c.index);
     if (r < 0)
         write_failed(c, -r);
     else
@@ -385,7 +307,6 @@ static void write_meta(struct call *c)
     struct handle *h = c->h;
     size_t end = (size_t)c->off + c->size;
     struct who who;
-    char *room;
     int r;
 
     if (c->fi.flags & O_APPEND)
@@ -394,23 +315,22 @@ static void write_meta(struct call *c)
         call_reply_err(c, EFBIG);
         return;
     }
-    if (end > h->text.len && (room = buf_room(&h->text, end - h->text.len))) {
-        memset(room, 0, end - h->text.len);
-        buf_grown(&h->text, end - h->text.len);
-    }
-    r = buf_error(&h->text);
+    r = end > h->text.len ? buf_resize(&h->text, end) : 0;
     if (r == 0)
         memcpy(h->text.data + end - c->size, c->data, c->size);
     if (r == 0 && scan_text(h->text.data, h->text.len) != SCAN_OPEN) {
         who_read(c->from.pid, c->from.uid, &who);
         r = engine_meta(c->m->engine, h->checkpoint, h->text.data, h->text.len, &who, &c->e);
+        if (r < 0 && !h->refused) { /* programs write again after an error: it is in the journal once */
+            engine_take_refused(c->m->engine, h->checkpoint, NULL, &who, -r, err_text(&c->e));
+            h->refused = true;
+        }
         who_clear(&who);
         h->wrote = r == 0;
     } else {
         h->wrote = false;
     }
     if (r < 0) {
-        log_info("meta.json refused: %s", err_text(&c->e));
         buf_truncate(&h->text, end - c->size); /* a failed write has no effect */
         call_reply_err(c, -r);
     } else {
@@ -451,24 +371,11 @@ static void resize_state(struct call *c)
         call_reply_attr(c, &a);
 }
 
-static void resize_temp(struct call *c)
-{
-    struct index_temp *t;
-    struct node_attr a;
-
-    index_write_lock(c->m->c.index);
-    t = index_temp_by_id(c->m->c.index, node_row(c->node));
-    if (t && c->set.size < (int64_t)t->data.len)
-        buf_truncate(&t->data, (size_t)c->set.size);
-    index_unlock(c->m->c.index);
-    if (tree_attr(c->m->c.index, c->node, &a) < 0)
-        call_reply_err(c, ESTALE);
-    else
-        call_reply_attr(c, &a);
-}
-
 void draft_resize(struct call *c, const struct node_attr *a)
 {
+    struct node_attr now;
+    int r;
+
     switch (kind_of(a)) {
     case HANDLE_DRAFT:
         if (a->source == SOURCE_DRAFT)
@@ -477,11 +384,17 @@ void draft_resize(struct call *c, const struct node_attr *a)
             call_reply_err(c, EPERM);
         return;
     case HANDLE_TEMP:
-        resize_temp(c);
+        r = temps_resize(c->m, c->node, c->set.size);
+        if (r == 0)
+            r = tree_attr(c->m->c.index, c->node, &now);
+        if (r < 0)
+            call_reply_err(c, -r);
+        else
+            call_reply_attr(c, &now);
         return;
     case HANDLE_META:
-        if (c->h && c->h->kind == HANDLE_META)
-            buf_truncate(&c->h->text, (size_t)c->set.size);
+        if (c->h && c->h->kind == HANDLE_META && c->set.size <= META_MAX)
+            buf_resize(&c->h->text, (size_t)c->set.size);
         call_reply_attr(c, a);
         return;
     case HANDLE_READ:
@@ -495,15 +408,9 @@ void draft_resize(struct call *c, const struct node_attr *a)
 
 static void seal(struct call *c)
 {
-    struct who who;
-
-    who_read(c->from.pid, c->from.uid, &who);
-    who.w.pid = c->from.pid;
-    who.w.uid = c->from.uid;
-    if (engine_seal(c->m->engine, c->h->checkpoint, &who, &c->e) < 0)
+    if (engine_seal(c->m->engine, c->h->checkpoint, &c->h->who, &c->e) < 0)
         log_info("not sealed: %s", err_text(&c->e));
     engine_sealing(c->m->engine, c->h->checkpoint, false);
-    who_clear(&who);
     handle_free(c->m, c->h);
     call_free(c);
 }
@@ -526,97 +433,8 @@ void draft_release(struct mount *m, struct handle *h)
     jobs_add(m->jobs, c, seal);
 }
 
-/* ---- rename and unlink -------------------------------------------------------------------------------------------------- */
 
-/* A copy of a temporary's bytes. */
-static int temp_bytes(struct call *c, struct buf *ret)
-{
-    return tree_text(c->m->c.index, c->node2, ret);
-}
-
-static void temp_became(struct call *c, unsigned kind)
-{
-    struct index_temp *t;
-
-    index_write_lock(c->m->c.index);
-    t = index_temp_by_id(c->m->c.index, node_row(c->node2));
-    if (t) {
-        t->became = kind;
-        buf_free(&t->data);
-    }
-    index_unlock(c->m->c.index);
-    notify_entry(c->m->notifier, c->node, c->name2); /* the kernel has moved the temporary's inode there: traps.md 14 */
-}
-
-static void rename_to_state(struct call *c)
-{
-    struct buf bytes = {0};
-    struct who who;
-    int r = temp_bytes(c, &bytes);
-
-    who_read(c->from.pid, c->from.uid, &who);
-    who.w.pid = c->from.pid;
-    if (r == 0)
-        r = engine_take_ready(c->m->engine, node_row(c->node), &c->e);
-    if (r == 0 && scan_text(bytes.data, bytes.len) == SCAN_OPEN)
-        r = err_set(&c->e, EINVAL, "the state is JSON cut short; nothing was sealed");
-    if (r == 0)
-        r = engine_seal_bytes(c->m->engine, node_row(c->node), bytes.data ? bytes.data : "", bytes.len, &who, &c->e);
-    if (r == 0)
-        temp_became(c, CKPT_STATE);
-    who_clear(&who);
-    buf_free(&bytes);
-    call_reply_err(c, -r);
-}
-
-static void rename_to_meta(struct call *c)
-{
-    struct buf bytes = {0};
-    struct who who;
-    int r = temp_bytes(c, &bytes);
-
-    who_read(c->from.pid, c->from.uid, &who);
-    if (r == 0)
-        r = engine_meta(c->m->engine, node_row(c->node), bytes.data ? bytes.data : "", bytes.len, &who, &c->e);
-    if (r == 0)
-        temp_became(c, CKPT_META);
-    who_clear(&who);
-    buf_free(&bytes);
-    call_reply_err(c, -r);
-}
-
-static void rename_temp(struct call *c)
-{
-    struct index_temp *t, *over;
-    char *name = str_dup(c->name2);
-
-    index_write_lock(c->m->c.index);
-    over = index_temp_by_name(c->m->c.index, node_row(c->node), c->name2);
-    t = index_temp_by_id(c->m->c.index, node_row(c->node2));
-    if (over && over != t)
-        index_temp_remove(c->m->c.index, over);
-    if (t && name) {
-        free(t->name);
-        t->name = name;
-        name = NULL;
-    }
-    index_unlock(c->m->c.index);
-    free(name);
-    call_reply_err(c, t ? 0 : ENOENT);
-}
-
-/* c->node: the directory, c->node2: the temporary, c->name2: the new name. */
-void draft_rename(struct call *c)
-{
-    if (strcmp(c->name2, "state.json") == 0)
-        jobs_add(c->m->jobs, c, rename_to_state);
-    else if (strcmp(c->name2, "meta.json") == 0)
-        jobs_add(c->m->jobs, c, rename_to_meta);
-    else if (draft_temporary_name(c->name2))
-        rename_temp(c);
-    else
-        draft_refuse(c);
-}
+/* ---- unlink -------------------------------------------------------------------------------------------------------------- */
 
 static void unlink_state(struct call *c)
 {
@@ -631,25 +449,20 @@ static void unlink_state(struct call *c)
     call_reply_err(c, -r);
 }
 
-/* c->node: the directory, c->name: what is to go. */
+/* No tool's way of removing a tree destroys a checkpoint. */
 void draft_unlink(struct call *c)
 {
     struct node_attr a;
-    struct index_temp *t;
     int r = tree_lookup(c->m->c.index, c->node, c->name, &a);
 
-    if (r < 0) {
+    if (r < 0)
         call_reply_err(c, -r);
-    } else if (node_class(a.id) == CLASS_TEMP) {
-        index_write_lock(c->m->c.index);
-        t = index_temp_by_id(c->m->c.index, node_row(a.id));
-        if (t)
-            index_temp_remove(c->m->c.index, t);
-        index_unlock(c->m->c.index);
-        call_reply_err(c, 0);
-    } else if (a.source == SOURCE_DRAFT) {
+    else if (node_class(a.id) == CLASS_TEMP)
+        temps_unlink(c, a.id);
+    else if (a.source == SOURCE_DRAFT)
         jobs_add(c->m->jobs, c, unlink_state);
-    } else {
-        call_reply_err(c, EPERM); /* no tool's way of removing a tree destroys a checkpoint */
-    }
+    else if (node_kind(a.id) == CKPT_STATE || node_kind(a.id) == CKPT_META)
+        call_reply_err(c, EPERM);
+    else
+        copies_refuse_unlink(c);
 }

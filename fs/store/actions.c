@@ -38,6 +38,12 @@ static int checkpoint_busy(struct conn *c, const struct ck_row *k, const char *s
 
 #define UNSETTLED_OF "SELECT kind, uid FROM checkpointfs.actions WHERE checkpoint_id = $1 AND state IN ('queued', 'running')"
 
+int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e)
+{
+    return checkpoint_busy(c, k, takes ? UNSETTLED_OF " AND kind <> 'cancel' LIMIT 1" : UNSETTLED_OF " AND kind NOT IN ('take', 'cancel') LIMIT 1",
+                           e);
+}
+
 static int not_being_deleted(struct conn *c, const struct ck_row *k, struct err *e)
 {
     return checkpoint_busy(c, k, UNSETTLED_OF " AND kind = 'delete' LIMIT 1", e);
@@ -111,8 +117,9 @@ static int check(struct conn *c, const struct store_begin *b, const struct ck_ro
 
 /* ---- begin ----------------------------------------------------------------------------------------------------------- */
 
-/* Takes that still wait for their turn would capture a database that isn't there any more. */
-static int fail_queued_takes(struct conn *c, const struct ck_row *k, const char *uid, struct err *e)
+/* Takes that still wait for their turn would capture a database that isn't there any more. offline_by remembers it for whoever made
+ * the directory before the restore and hasn't heard of it (store_take_again). */
+static int fail_queued_takes(struct conn *c, const struct ck_row *k, int64_t action, const char *uid, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
     cleanup_free char *why = str_format("the restore %s of %s was asked for before the snapshot was", uid, k->name);
@@ -130,8 +137,8 @@ static int fail_queued_takes(struct conn *c, const struct ck_row *k, const char 
                            .by = col_text(res, i, 4), .code = ESTALE, .message = why};
 
         r = q(c, NULL, e,
-              "UPDATE checkpointfs.checkpoints SET phase = 'failed', note = $2, changed_at = checkpointfs.now_ns()"
-              " WHERE id = $1", "is", ev.checkpoint, why);
+              "UPDATE checkpointfs.checkpoints SET phase = 'failed', note = $2, offline_by = $3, changed_at = checkpointfs.now_ns()"
+              " WHERE id = $1", "isi", ev.checkpoint, why, action);
         if (r == 0)
             r = event_append(c, &ev, e);
     }
@@ -183,7 +190,7 @@ static int begin_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = act_read(res, 0, &a->act, e);
     if (r == 0 && restores)
-        r = fail_queued_takes(c, &k, uid, e);
+        r = fail_queued_takes(c, &k, id, uid, e);
     if (r == 0 && decided)
         r = decided_event(c, &ev, k.attempt, b->again, decided, b->decisions, e);
     return r ? r : event_append(c, &ev, e);
@@ -252,7 +259,7 @@ static int refuse_fn(struct conn *c, void *arg, struct err *e)
         doc = doc_with_id(a->doc, uid);
         if (!doc)
             return err_set(e, ENOMEM, "out of memory");
-        r = act_doc(c, a->id, k.id, doc, e);
+        r = act_doc(c, a->id, k.id, doc, true, e);
     }
     ev.checkpoint = k.id;
     ev.uid = k.uid;
@@ -293,7 +300,7 @@ static int step_fn(struct conn *c, void *arg, struct err *e)
               " changed_at = checkpointfs.now_ns() WHERE id = $1",
               "iss", act.id, a->step, a->data);
     if (r == 0 && a->doc)
-        r = act_doc(c, act.id, act.checkpoint, a->doc, e);
+        r = act_doc(c, act.id, act.checkpoint, a->doc, false, e);
     if (r == 0 && a->activity && act.checkpoint)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET activity = nullif($2, ''), changed_at = checkpointfs.now_ns() WHERE id = $1",
@@ -376,7 +383,7 @@ static int finish_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0 && act.checkpoint)
         r = ck_read(c, act.checkpoint, &k, e);
     if (r == 0 && f->doc)
-        r = act_doc(c, act.id, act.checkpoint, f->doc, e);
+        r = act_doc(c, act.id, act.checkpoint, f->doc, true, e);
     if (r == 0)
         r = act_settle(c, act.id, f->state, f->code, f->message, e);
     if (r == 0 && act.attempt && (act.kind == ACTION_RESUME || act.kind == ACTION_REPLAY))

@@ -52,10 +52,27 @@ static int find_fn(struct conn *c, void *arg, struct err *e)
     return read_line(res, &a->line, e);
 }
 
+static int only_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct line_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e,
+              "SELECT id, active_branch, endpoint_id FROM checkpointfs.lines WHERE project_id = $1"
+              " AND ($2::text IS NULL OR endpoint_id = $2) LIMIT 2",
+              "ss", a->project_id, a->endpoint_id);
+
+    if (r)
+        return r;
+    if (PQntuples(res) != 1)
+        return err_set(e, ENOENT, "the store knows %s line of project %s that it could be", PQntuples(res) ? "more than one" : "no",
+                       a->project_id);
+    return read_line(res, &a->line, e);
+}
+
 int store_line_find(struct store *s, const char *project_id, const char *branch_id, struct store_line *ret, struct err *e)
 {
     struct line_args a = {.project_id = project_id, .branch_id = branch_id};
-    int r = store_tx(s, TX_ONE_READ, find_fn, &a, e);
+    int r = store_tx(s, TX_ONE_READ, branch_id ? find_fn : only_fn, &a, e);
 
     if (r == 0)
         *ret = a.line;
@@ -80,6 +97,16 @@ static int create_fn(struct conn *c, void *arg, struct err *e)
         r = q(c, NULL, e, "INSERT INTO checkpointfs.turns (project_id) VALUES ($1) ON CONFLICT DO NOTHING", "s", a->project_id);
     store_line_free(&a->line);
     return r ? r : read_line(res, &a->line, e);
+}
+
+int store_line_by_endpoint(struct store *s, const char *project_id, const char *endpoint_id, struct store_line *ret, struct err *e)
+{
+    struct line_args a = {.project_id = project_id, .endpoint_id = endpoint_id};
+    int r = store_tx(s, TX_ONE_READ, only_fn, &a, e);
+
+    if (r == 0)
+        *ret = a.line;
+    return r;
 }
 
 int store_line_create(struct store *s, const char *project_id, const char *branch_id, const char *endpoint_id,

@@ -24,6 +24,7 @@ struct take_args {
     const char *doc;
     int code;
     const char *note;
+    bool stale;
 };
 
 /* Journals the action of a take and its request in the log. */
@@ -114,8 +115,14 @@ static int again_fn(struct conn *c, void *arg, struct err *e)
     int64_t action = 0;
     int r = ck_lock(c, a->checkpoint, &k, e);
 
+    a->stale = false;
+
     if (r == 0 && k.phase != PHASE_FAILED)
         r = err_set(e, EINVAL, "%s is no failed take", k.name);
+    if (r == 0 && k.offline_by) {
+        a->stale = true;
+        return q(c, NULL, e, "UPDATE checkpointfs.checkpoints SET offline_by = 0 WHERE id = $1", "i", k.id);
+    }
     if (r == 0)
         r = line_takes_blocked(c, k.line_id, e);
     if (r == 0)
@@ -137,9 +144,20 @@ int store_take_again(struct store *s, int64_t checkpoint, int64_t mount_id, cons
     struct take_args a = {.checkpoint = checkpoint, .mount_id = mount_id, .who = who};
     int r = store_tx(s, TX_WRITE, again_fn, &a, e);
 
+    if (r == 0 && a.stale)
+        return err_set(e, ESTALE, "a restore replaced the database since this directory was made: the two would be no pair; open it again to begin anew");
     if (r == 0)
         *ret_action = a.ret_action;
     return r;
+}
+
+/* It was found to be a copy while the snapshot was being taken: the same reason again. */
+static int failed_meanwhile(struct conn *c, int64_t checkpoint, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, "SELECT note FROM checkpointfs.checkpoints WHERE id = $1", "i", checkpoint);
+
+    return r ? r : err_set(e, EPERM, "%s", PQntuples(res) && col_text(res, 0, 0) ? col_text(res, 0, 0) : "the take failed meanwhile");
 }
 
 static int settled_fn(struct conn *c, void *arg, struct err *e)
@@ -156,6 +174,8 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
         r = err_set(e, EALREADY, "the take was settled before");
     if (r == 0)
         r = ck_read(c, act.checkpoint, &k, e);
+    if (r == 0 && k.phase != PHASE_TAKING)
+        r = failed_meanwhile(c, k.id, e);
     if (r == 0)
         r = snapshot_put(c, k.id, a->snap, e);
     if (r == 0)
@@ -165,7 +185,7 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = file_put(c, k.id, FILE_CHECKPOINT, a->checkpoint_json->data, a->checkpoint_json->len, e);
     if (r == 0 && a->doc)
-        r = act_doc(c, act.id, k.id, a->doc, e);
+        r = act_doc(c, act.id, k.id, a->doc, true, e);
     if (r == 0)
         r = act_settle(c, act.id, ACTION_DONE, 0, NULL, e);
     if (r)
@@ -200,7 +220,7 @@ static int fail_action(struct conn *c, const struct take_args *a, struct act_row
         return err_set(e, EALREADY, "the take was settled before");
     *ret_told = act->state == ACTION_FAILED;
     if (a->doc)
-        r = act_doc(c, act->id, a->checkpoint, a->doc, e);
+        r = act_doc(c, act->id, a->checkpoint, a->doc, true, e);
     return r || *ret_told ? r : act_settle(c, act->id, ACTION_FAILED, a->code, a->note, e);
 }
 
@@ -215,6 +235,8 @@ static int failed_fn(struct conn *c, void *arg, struct err *e)
 
     if (r == 0 && a->action)
         r = fail_action(c, a, &act, &told, e);
+    if (r == 0 && !a->action)
+        r = ck_idle(c, &k, false, e);
     if (r == 0 && a->action && k.phase != PHASE_TAKING && k.phase != PHASE_FAILED)
         r = err_set(e, EALREADY, "the take of %s was settled before", k.name);
     if (r == 0)

@@ -12,7 +12,7 @@ static void base(const struct store_checkpoint *c, bool writing, struct buf *b)
         buf_adds(b, "writing");
         return;
     case PHASE_SAVED:
-        buf_adds(b, writing || c->note ? "writing" : "saved (database only)");
+        buf_adds(b, writing ? "writing" : "saved (database only)");
         if (c->note)
             buf_addf(b, ", %s", c->note);
         return;
@@ -34,7 +34,7 @@ void status_render(const struct store_checkpoint *c, bool writing, struct buf *b
 
     if (c->activity)
         buf_adds(b, c->activity);
-    else if (c->offline_by)
+    else if (c->offline_by && c->phase != PHASE_FAILED)
         buf_adds(b, "off-line");
     else if (c->outcome)
         buf_adds(b, c->outcome);

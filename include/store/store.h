@@ -46,8 +46,10 @@ struct store_line {
 };
 void store_line_free(struct store_line *l);
 
-/* Finds the line of `project_id` that ever contained `branch_id`; -ENOENT when there is none. */
+/* Finds the line of `project_id` that ever contained `branch_id` (NULL: the only line of the project); -ENOENT when there is none. */
 int store_line_find(struct store *s, const char *project_id, const char *branch_id, struct store_line *ret, struct err *e);
+/* The same by the endpoint that its active branch had when it was last verified. */
+int store_line_by_endpoint(struct store *s, const char *project_id, const char *endpoint_id, struct store_line *ret, struct err *e);
 
 /* Makes a line whose first and active branch is `branch_id`. -EEXIST if another line of the project contains it. */
 int store_line_create(struct store *s, const char *project_id, const char *branch_id, const char *endpoint_id,
@@ -182,16 +184,18 @@ int store_checkpoints(struct store *s, int64_t line_id, int (*each)(void *arg, s
 int store_take_begin(struct store *s, int64_t line_id, int64_t mount_id, const char *name, const struct store_who *who,
                      int64_t *ret_checkpoint, int64_t *ret_action, struct err *e);
 
-/* Journals another try of a failed take. -EBUSY as above, -EINVAL if it isn't PHASE_FAILED. */
+/* Journals another try of a failed take. -EBUSY as above, -EINVAL if it isn't PHASE_FAILED. -ESTALE, once, if it was a restore that
+ * failed it: whoever made the directory before that must hear of it, the next try is taken for a new beginning. */
 int store_take_again(struct store *s, int64_t checkpoint, int64_t mount_id, const struct store_who *who, int64_t *ret_action,
                      struct err *e);
 
-/* The take's snapshot has settled: PHASE_SAVED, snapshot.json = `snapshot_json`, checkpoint.json = `checkpoint_json`; the action is done. */
+/* The take's snapshot has settled: PHASE_SAVED, snapshot.json = `snapshot_json`, checkpoint.json = `checkpoint_json`; the action is done.
+ * -EPERM with the note when it was found to be a copy meanwhile. */
 int store_take_settled(struct store *s, int64_t action, const struct store_snapshot *snap, const struct buf *snapshot_json,
                        const struct buf *checkpoint_json, const char *doc, struct err *e);
 
 /* The take failed: PHASE_FAILED with `note`, the action failed with `code`. Also for a copy found out later (`action` 0): then the
- * checkpoint leaves PHASE_SEALED or PHASE_SAVED for PHASE_FAILED, whatever was written is dropped. */
+ * checkpoint leaves its phase for PHASE_FAILED, whatever was written is dropped; -EBUSY while an action on it is under way. */
 int store_take_failed(struct store *s, int64_t checkpoint, int64_t action, int code, const char *note, const char *doc,
                       struct err *e);
 
@@ -240,7 +244,7 @@ int store_snapshot_put(struct store *s, int64_t checkpoint, const struct store_s
 /* -EEXIST, -ENOENT. Bounded by 2 s. */
 int store_rename(struct store *s, int64_t checkpoint, const char *new_name, const struct store_who *who, struct err *e);
 
-/* Removes a failed take. -EPERM in any other phase. Bounded by 2 s. The caller deletes a snapshot that it may have left. */
+/* Removes a failed take. -EPERM in any other phase, -EBUSY while an action on it is unsettled. Bounded by 2 s. */
 int store_take_remove(struct store *s, int64_t checkpoint, const struct store_who *who, struct err *e);
 
 /* ---- actions: the journal (design.md §3, §5, §6) ---------------------------------------------------------------------- */

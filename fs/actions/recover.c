@@ -11,25 +11,24 @@
 #include "util/log.h"
 #include "util/text.h"
 
-/* How long the supervisor of a dead mount may take to end its agent: 10 s of grace and a little. */
-#define AGENT_END_MS 12000
+/* How long the supervisor of a dead mount may take to end its agent, beside the grace. */
+#define AGENT_END_MS 2000
 
 /* An agent of a mount that died: its supervisor ends it; nobody knows how it had ended by itself. */
 static void unknown_body(struct run *r)
 {
     const char *agent = data_get(r, "agent_id");
-    const char *host = data_get(r, "host");
-    int64_t until = clock_mono_ms() + AGENT_END_MS;
+    bool here = str_equal(data_get(r, "host"), r->g->host);
+    int64_t until = clock_mono_ms() + r->g->c.grace_ms + AGENT_END_MS;
     cleanup_err struct err e = {0};
 
-    if (agent && str_equal(host, r->g->host)) {
-        while (agent_alive(agent) && clock_mono_ms() < until && !atomic_load(&r->g->stopping))
-            clock_sleep_ms(50);
-        if (atomic_load(&r->g->stopping))
-            return;
-        if (agent_sweep(agent))
-            log_warn("the agent of action %s outlived its supervisor and was killed", r->uid);
-    }
+    /* What runs on another host can't be seen: its lease is over, so the grace is all that it has left. */
+    while (agent && (!here || agent_alive(agent)) && clock_mono_ms() < until && !atomic_load(&r->g->stopping))
+        clock_sleep_ms(50);
+    if (atomic_load(&r->g->stopping))
+        return;
+    if (agent && here && agent_sweep(agent))
+        log_warn("the agent of action %s outlived its supervisor and was killed", r->uid);
     journal_finish(r, ACTION_UNKNOWN, EIO,
                    "the mount died while the agent ran: nobody knows how the agent ended. Restore the checkpoint, or write `again …`",
                    "unknown", false, &e);

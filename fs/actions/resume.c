@@ -12,15 +12,18 @@
 #include "util/log.h"
 #include "util/text.h"
 
+#define GO_ON "to go on: restore the checkpoint, or write `again …` to resume"
+
 #define EXIT_STOPPED_AGAIN 10
 #define EXIT_NOTHING_DONE 75 /* EX_TEMPFAIL of sysexits.h */
 
 #define PUMP_MS 100
 #define FLUSH_BYTES 65536
 #define TAIL_BYTES 400
-/* The supervisor ends the agent when it heard nothing for so long; it hears something only while the mount's own lease holds. */
-#define LEASE_SECONDS 30
-#define LEASE_FRESH_MS 10000
+/* The supervisor ends the agent when it heard nothing for so long; it hears something only while the mount's own lease holds.
+ * Together less than STORE_LEASE_MS, after which another mount may take over. */
+#define LEASE_SECONDS 9
+#define LEASE_FRESH_MS 5000
 /* An agent's last close may be sealed after its end has been told: so long for the close to arrive, and for the seal to end. */
 #define CLOSE_MS 300
 #define SEAL_MS 10000
@@ -128,6 +131,7 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
         .unset_env = unset,
         .id = w->r->uid,
         .lease_seconds = LEASE_SECONDS,
+        .grace_ms = (unsigned)g->c.grace_ms,
     };
     int r;
 
@@ -223,8 +227,9 @@ static void finish(struct run *r, enum action_state state, int code, const char 
 static void finish_failed(struct run *r, int code, const char *why, bool release)
 {
     cleanup_free char *outcome = str_format("failed resume: %s", why);
+    cleanup_free char *message = str_format("%s (%s)", why, release ? "the decision is free again" : GO_ON);
 
-    finish(r, ACTION_FAILED, code, why, release ? "" : outcome, release);
+    finish(r, ACTION_FAILED, code, message, release ? "" : outcome, release);
 }
 
 static bool anything_sealing(struct engine *g)
@@ -293,7 +298,7 @@ static void exited(struct waking *w)
         stopped_again(w);
         return;
     case EXIT_NOTHING_DONE:
-        why = str_format("the resume command says that nothing was done (exit 75); the decision is free again%s", said);
+        why = str_format("the resume command says that nothing was done (exit 75)%s", said);
         finish_failed(w->r, EAGAIN, why, true);
         return;
     default:
@@ -309,7 +314,7 @@ static void ended(struct waking *w)
 
     data_set_int(w->r, "exit", w->exit.kind == AGENT_EXITED ? w->exit.code : -w->exit.code);
     if (w->exit.kind == AGENT_LOST) {
-        finish(w->r, ACTION_UNKNOWN, EIO, "the agent's supervisor vanished: nobody knows how the agent ended. Restore the checkpoint, or write `again …`",
+        finish(w->r, ACTION_UNKNOWN, EIO, "the agent's supervisor vanished: nobody knows how the agent ended (" GO_ON ")",
                "unknown", false);
     } else if (w->exit.cancelled && atomic_load(&w->r->g->stopping)) {
         finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted; restore the checkpoint, or write `again …`", false);
@@ -332,11 +337,12 @@ void resume_steps(struct run *r)
     int rc = 0;
 
     if (atomic_load(&r->cancelled))
-        rc = err_set(&e, ECANCELED, "cancelled before the agent was started");
+        rc = err_set(&e, ECANCELED, "it was cancelled before");
     if (rc == 0)
         rc = start(&w, &a, &e);
     if (rc < 0) { /* nothing ran: the decision is free again */
-        cleanup_free char *why = str_format("the agent was not started: %s", err_text(&e));
+        cleanup_free char *why = str_format("%sthe agent was not started: %s", r->kind == ACTION_REPLAY ? "the database was restored, but " : "",
+                                            err_text(&e));
 
         if (!atomic_load(&r->g->stopping))
             finish_failed(r, e.code, why, true);

@@ -82,7 +82,7 @@ int act_insert(struct conn *c, const struct act_new *n, int64_t *ret_id, char **
     return 0;
 }
 
-int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, struct err *e)
+int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, bool ended, struct err *e)
 {
     int r = q(c, NULL, e,
               "UPDATE checkpointfs.actions SET doc = $2, doc_size = octet_length($2), changed_at = checkpointfs.now_ns() WHERE"
@@ -92,8 +92,8 @@ int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc,
         return r;
     return q(c, NULL, e,
              "UPDATE checkpointfs.checkpoints SET result_action = $2, result_bytes = octet_length($3::text),"
-             " result_at = checkpointfs.now_ns(), changed_at = checkpointfs.now_ns() WHERE id = $1 AND result_action <= $2",
-             "iis", checkpoint, action, doc);
+             " result_at = checkpointfs.now_ns(), changed_at = checkpointfs.now_ns() WHERE id = $1 AND ($4::int = 1 OR result_action <= $2)",
+             "iisi", checkpoint, action, doc, (int64_t)ended);
 }
 
 int act_settle(struct conn *c, int64_t action, enum action_state state, int code, const char *message, struct err *e)

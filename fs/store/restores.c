@@ -135,7 +135,7 @@ static int deleted_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = ck_read(c, act.checkpoint, &k, e);
     if (r == 0 && a->doc)
-        r = act_doc(c, act.id, 0, a->doc, e);
+        r = act_doc(c, act.id, 0, a->doc, true, e);
     if (r == 0)
         r = act_settle(c, act.id, ACTION_DONE, 0, NULL, e);
     if (r == 0)

@@ -166,6 +166,8 @@ int ck_read(struct conn *c, int64_t checkpoint, struct ck_row *ret, struct err *
 /* Locks the line of an action and reads the action. -ENOENT. */
 int act_lock(struct conn *c, int64_t action, struct act_row *ret, struct err *e);
 bool act_settled(const struct act_row *a);
+/* -EBUSY with a text naming it while an action on the checkpoint is unsettled; takes only count with `takes`, cancels never. */
+int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e);
 
 /* The unsettled restore, resume or replay of a line, if any: -EBUSY with a text naming it. */
 int line_busy(struct conn *c, int64_t line_id, struct err *e);
@@ -223,8 +225,9 @@ struct act_new {
     const char *message;
 };
 int act_insert(struct conn *c, const struct act_new *n, int64_t *ret_id, char **ret_uid, struct err *e);
-/* Stores an action's document, and makes it the checkpoint's `result`. */
-int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, struct err *e);
+/* Stores an action's document, and makes it the checkpoint's `result`: that of an action under way unless a newer one has said
+ * something since, that of one that `ended` always, since it is the last outcome. */
+int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc, bool ended, struct err *e);
 /* Settles the row and gives the turn back. */
 int act_settle(struct conn *c, int64_t action, enum action_state state, int code, const char *message, struct err *e);
 extern const char act_columns[];

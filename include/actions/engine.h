@@ -35,6 +35,7 @@ struct engine_config {
     const char *cwd;            /* where the mount was started */
     const char *resume_command; /* NULL = none */
     int64_t deadline_ms;        /* how long an action may wait for Neon */
+    int64_t grace_ms;           /* an agent's time from TERM to KILL */
     bool local;                 /* the local emulator: health says so */
 
     /* A checkpoint or a text changed in the index: the kernel's caches of it no longer hold. Called with no lock held, from any
@@ -73,17 +74,23 @@ void who_clear(struct who *w);
 
 /* ---- taking ---- */
 
+/* The note of a failed take that was a copy: it is never tried again. */
+#define TAKE_IS_COPY "a copy, use .import/"
+
 /* mkdir: journals a take and starts it. */
 int engine_take(struct engine *g, const char *name, const struct who *who, int64_t *ret_checkpoint, struct err *e);
 /* A new open of state.json after a failed take: tries again. */
 int engine_take_again(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 /* The take that is under way for the checkpoint, referenced; NULL = none. */
 struct run *engine_take_run(struct engine *g, int64_t checkpoint);
-/* Whether bytes may be written now: 0 when the snapshot has settled and is of the branch that is active; -ESTALE, -EINVAL (closed),
- * -EIO with the take's own error. */
+/* mkdir, or a write of meta.json to `checkpoint`, that was refused: journalled, so that `result` says why. `name`: NULL for meta.json. */
+void engine_take_refused(struct engine *g, int64_t checkpoint, const char *name, const struct who *who, int code, const char *message);
+/* Whether bytes may be written now: 0 when the snapshot has settled and is of the branch that is active; -ESTALE, -EPERM (sealed, closed),
+ * or what the take failed with. */
 int engine_take_ready(struct engine *g, int64_t checkpoint, struct err *e);
-/* Someone copies a backup into the take (design.md §4): failed take, its snapshot deleted. */
-int engine_take_is_copy(struct engine *g, int64_t checkpoint, struct err *e);
+/* Someone copies a backup into the take (design.md §4): failed take; an action that has been started deletes its snapshot. -EBUSY while
+ * an action on the checkpoint is under way. */
+int engine_take_is_copy(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 /* rmdir of a failed take. */
 int engine_take_remove(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 int engine_rename(struct engine *g, int64_t checkpoint, const char *new_name, const struct who *who, struct err *e);
@@ -94,7 +101,7 @@ int engine_state_write(struct engine *g, int64_t checkpoint, int64_t off, const 
 int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, struct err *e);
 /* The last close has come, or its seal is over: verbs and `wait` wait for it. Doesn't block. */
 void engine_sealing(struct engine *g, int64_t checkpoint, bool under_way);
-/* The last close: seals, unless nothing was written or the text is JSON cut short (-EAGAIN, the reason is noted in status). */
+/* The last close: seals, unless nothing was written. JSON cut short is -EINVAL; why there is no seal is noted in status. */
 int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 /* The same of bytes that a temporary held. */
 int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e);

@@ -14,7 +14,7 @@ import pytest
 
 from emulator import wait_until
 from mount import CALL, DEADLINE, SAMPLES, Mount, shell
-from woken import Woken, Writing, alive
+from woken import Woken, alive
 
 PARALLEL = SAMPLES / "py_parallel3_interrupted.json"
 LANGGRAPH = SAMPLES / "langgraph_js_interrupted.json"

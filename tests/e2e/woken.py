@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 from emulator import wait_until
-from mount import DEADLINE, Mount
+from mount import DEADLINE, NAMES, Mount
 
 # What a script may call: `hold` waits until the test lets it go, `child NAME` takes a checkpoint as an agent does.
 PRELUDE = """
@@ -29,7 +30,10 @@ class Writing(threading.Thread):
         self.start()
 
     def run(self):
-        self.got = self.mount.echo(self.path, self.text)
+        try:
+            self.got = self.mount.echo(self.path, self.text)
+        except OSError as e:  # from close, when the mount is gone
+            self.got = NAMES[e.errno]
 
     def answer(self, timeout=DEADLINE):
         self.join(timeout)
@@ -62,6 +66,10 @@ class Woken(Mount):
     def left(self, name, what):
         """What the agent left in $AGENTS/NAME.what."""
         return (self.scripts / f"{name}.{what}").read_text()
+
+    def bash(self, name, command="approve", file="resume"):
+        """The same by a shell, which unlike Python doesn't write again after EINTR."""
+        return subprocess.Popen(["bash", "-c", 'echo "$0" > "$1"', command, self.root / name / file], stderr=subprocess.PIPE, text=True)
 
     # -- agents that hold
 

@@ -183,12 +183,12 @@ static enum action_kind kind_of(enum control c)
     return ACTION_CANCEL;
 }
 
-void engine_refused(struct engine *g, int64_t checkpoint, enum control control, const char *text, const struct who *who, int code,
+static void refused(struct engine *g, int64_t checkpoint, enum action_kind kind, const char *text, const struct who *who, int code,
                     const char *message)
 {
     cleanup_free char *command = utf8_clean(text ? text : "", text ? strlen(text) : 0);
     struct store_begin b = {
-        .kind = kind_of(control), .line_id = g->line_id, .mount_id = g->mount_id, .checkpoint = checkpoint,
+        .kind = kind, .line_id = g->line_id, .mount_id = g->mount_id, .checkpoint = checkpoint,
         .command = command, .who = &who->w,
     };
     struct run r = { /* only for its document */
@@ -205,6 +205,19 @@ void engine_refused(struct engine *g, int64_t checkpoint, enum control control, 
         log_warn("a refusal isn't in the journal: %s", err_text(&e));
     else
         engine_refresh(g, checkpoint, action);
+}
+
+void engine_refused(struct engine *g, int64_t checkpoint, enum control control, const char *text, const struct who *who, int code,
+                    const char *message)
+{
+    refused(g, checkpoint, kind_of(control), text, who, code, message);
+}
+
+void engine_take_refused(struct engine *g, int64_t checkpoint, const char *name, const struct who *who, int code, const char *message)
+{
+    cleanup_free char *text = name ? str_format("mkdir %s", name) : str_dup("write meta.json");
+
+    refused(g, checkpoint, ACTION_TAKE, text, who, code, message);
 }
 
 static bool sealing(struct engine *g, int64_t checkpoint)

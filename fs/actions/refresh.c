@@ -127,12 +127,24 @@ int engine_brief(struct engine *g, int64_t checkpoint, struct brief *ret)
             .run_id = str_dup(e->c.run_id),
             .phase = e->c.phase,
             .closed = e->c.closed,
+            .take_code = e->take_code,
             .created_at = e->c.created_at,
         };
         r = 0;
     }
     index_unlock(g->c.index);
     return r;
+}
+
+void engine_take_code(struct engine *g, int64_t checkpoint, int code)
+{
+    struct index_entry *e;
+
+    index_write_lock(g->c.index);
+    e = index_by_id(g->c.index, checkpoint);
+    if (e)
+        e->take_code = code;
+    index_unlock(g->c.index);
 }
 
 void brief_clear(struct brief *b)

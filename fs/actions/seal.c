@@ -175,8 +175,10 @@ static void sealed_by(struct engine *g, int64_t checkpoint, pid_t pid)
 
     index_write_lock(g->c.index);
     e = index_by_id(g->c.index, checkpoint);
-    if (e)
+    if (e) {
         e->sealed_by = pid;
+        e->sealed_ms = clock_mono_ms();
+    }
     index_unlock(g->c.index);
 }
 
@@ -185,7 +187,28 @@ static const char *first(const char *a, const char *b, const char *c)
     return a ? a : b ? b : c;
 }
 
-int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e)
+/* The reason why there is no seal is in `status`: whoever wrote may be gone. */
+static int note(struct engine *g, int64_t checkpoint, int r, const char *text)
+{
+    store_state_note(g->c.store, checkpoint, text, NULL);
+    engine_refresh(g, checkpoint, 0);
+    return r;
+}
+
+/* JSON cut short starts with { or [ and its brackets don't close: traps.md 9. */
+static int check_whole(const void *bytes, size_t n, struct err *e)
+{
+    struct scanner scan = {0};
+    cleanup_free char *reason = NULL;
+
+    scan_feed(&scan, bytes, n);
+    if (scan_result(&scan) != SCAN_OPEN)
+        return 0;
+    reason = scan_reason(&scan);
+    return err_set(e, EINVAL, "%s", reason ? reason : "JSON cut short");
+}
+
+static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e)
 {
     struct sealing s = {0};
     struct store_seal seal;
@@ -201,7 +224,7 @@ int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, s
             .agent = first(s.meta.agent, s.info.agent, NULL),
             .trace_id = s.meta.trace_id[0] ? s.meta.trace_id : s.info.trace_id,
             .partial_ok = state_partial_ok(&s.info),
-            .waits_input = state_waits_for_input(&s.info),
+            .waits_input = s.info.status == RUN_WAITING_INPUT,
             .checkpoint_json = &s.checkpoint_json, .transcript = &s.transcript,
             .calls = s.calls, .call_files = s.call_files, .n_calls = s.info.pending_count,
             .by = who->w.pid,
@@ -216,28 +239,23 @@ int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, s
     return r;
 }
 
+int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e)
+{
+    int r = check_whole(bytes, n, e);
+
+    if (r == 0)
+        r = seal(g, checkpoint, bytes, n, who, e);
+    return r < 0 ? note(g, checkpoint, r, err_text(e)) : 0;
+}
+
 int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
 {
     cleanup_buf struct buf text = {0};
-    struct scanner scan = {0};
-    cleanup_free char *reason = NULL;
     int r = store_state_assemble(g->c.store, checkpoint, &text, e);
 
     if (r < 0 || text.len == 0)
         return r;
-    scan_feed(&scan, text.data, text.len);
-    if (scan_result(&scan) == SCAN_OPEN) {
-        reason = scan_reason(&scan);
-        store_state_note(g->c.store, checkpoint, reason ? reason : "cut short", NULL);
-        engine_refresh(g, checkpoint, 0);
-        return err_set(e, EAGAIN, "the state isn't sealed: %s", reason ? reason : "it is JSON cut short");
-    }
-    r = engine_seal_bytes(g, checkpoint, text.data, text.len, who, e);
-    if (r < 0) { /* the writer is gone, so the reason has to be in status */
-        store_state_note(g->c.store, checkpoint, err_text(e), NULL);
-        engine_refresh(g, checkpoint, 0);
-    }
-    return r;
+    return engine_seal_bytes(g, checkpoint, text.data, text.len, who, e);
 }
 
 int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)

@@ -57,9 +57,22 @@ static const char *status_field(const char *status, const char *name)
     return NULL;
 }
 
-static bool is_password_word(const char *text)
+/* Where a secret begins after what names one at `text`: `password=`, `OPENAI_API_KEY=` (seen from API_KEY on), and as an option
+ * `--token X`. 0 = none is named here. */
+static size_t secret_after(const char *text, const char *start)
 {
-    return strncasecmp(text, "password=", 9) == 0;
+    static const char *const names[] = {"password", "passwd", "secret", "token", "api_key", "api-key", "apikey"};
+    const char *word = text;
+
+    while (word > start && word[-1] != ' ')
+        word--;
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        size_t n = strlen(names[i]);
+
+        if (strncasecmp(text, names[i], n) == 0 && (text[n] == '=' || (text[n] == ' ' && str_starts(word, "--"))))
+            return n + 1;
+    }
+    return 0;
 }
 
 /* Where the password of a URI at `text` (just past its ://) begins and ends, or false. */
@@ -78,14 +91,17 @@ static bool uri_password(const char *text, size_t *from, size_t *to)
 
 static void add_without_passwords(struct buf *b, const char *text)
 {
+    const char *start = text;
     size_t from;
     size_t to;
 
     while (*text) {
-        if (is_password_word(text)) {
-            buf_add(b, text, 9);
+        size_t n = secret_after(text, start);
+
+        if (n) {
+            buf_add(b, text, n);
             buf_adds(b, "***");
-            text += 9;
+            text += n;
             text += strcspn(text, " &");
         } else if (str_starts(text, "://") && uri_password(text + 3, &from, &to)) {
             buf_add(b, text, 3 + from);
@@ -179,6 +195,25 @@ void caller_clear(struct caller *c)
     *c = (struct caller){0};
 }
 
+void caller_ids(pid_t tid, pid_t *ret_process, pid_t *ret_parent)
+{
+    char status[STATUS_MAX];
+    const char *process;
+    const char *parent;
+    int id;
+
+    *ret_process = tid;
+    *ret_parent = 0;
+    if (read_proc(tid, "status", status, sizeof status) < 0)
+        return;
+    process = status_field(status, "Tgid:");
+    parent = status_field(status, "PPid:");
+    if (process && sscanf(process, "%d", &id) == 1)
+        *ret_process = id;
+    if (parent && sscanf(parent, "%d", &id) == 1)
+        *ret_parent = id;
+}
+
 static uint64_t signal_bit(int sig)
 {
     return UINT64_C(1) << (sig - 1);
@@ -193,7 +228,8 @@ static bool read_mask(const char *status, const char *name, uint64_t *ret)
 
 bool caller_signal_is_interruption(pid_t pid)
 {
-    uint64_t harmless = signal_bit(SIGCHLD) | signal_bit(SIGWINCH) | signal_bit(SIGCONT) | signal_bit(SIGURG);
+    uint64_t harmless = signal_bit(SIGCHLD) | signal_bit(SIGWINCH) | signal_bit(SIGCONT) | signal_bit(SIGURG) | signal_bit(SIGSTOP) |
+                        signal_bit(SIGTSTP) | signal_bit(SIGTTIN) | signal_bit(SIGTTOU);
     char status[STATUS_MAX];
     const char *state;
     uint64_t thread;

@@ -2,6 +2,7 @@
  *
  * The kernel holds the directory's lock until the answer, so these are jobs that wait for nothing but the store (design.md §7.4). */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,7 @@ void dirs_refuse(struct mount *m, fuse_req_t req, node_id parent, const char *na
     if (!c)
         return;
     if (node_class(parent) == CLASS_CHECKPOINT && node_kind(parent) == CKPT_DIR)
-        draft_refuse(c);
+        copies_refuse(c);
     else
         call_reply_err(c, EPERM);
 }
@@ -55,7 +56,6 @@ static void take(struct call *c)
     int r;
 
     who_read(c->from.pid, c->from.uid, &who);
-    who.w.pid = c->from.pid;
     r = engine_take(c->m->engine, c->name, &who, &id, &c->e);
     who_clear(&who);
     if (r == 0)
@@ -66,23 +66,30 @@ static void take(struct call *c)
         call_reply_entry(c, &a);
 }
 
+/* A name that no checkpoint can have: `result` says why. */
+static void bad_name(struct call *c)
+{
+    const char *problem = name_problem(c->name);
+    int code = strlen(c->name) > NAME_MAX ? ENAMETOOLONG : EINVAL;
+    struct who who;
+
+    who_read(c->from.pid, c->from.uid, &who);
+    engine_take_refused(c->m->engine, 0, c->name, &who, code, problem);
+    who_clear(&who);
+    call_reply_err(c, code);
+}
+
 void dirs_mkdir(struct mount *m, fuse_req_t req, node_id parent, const char *name)
 {
-    const char *problem = name_problem(name);
     struct call *c;
 
     if (parent != NODE_ROOT) {
         dirs_refuse(m, req, parent, name);
         return;
     }
-    if (problem) {
-        log_info("mkdir refused: %s", problem);
-        fuse_reply_err(req, EINVAL);
-        return;
-    }
     c = named(m, req, parent, name);
     if (c)
-        jobs_add(m->jobs, c, take);
+        jobs_add(m->jobs, c, name_problem(name) ? bad_name : take);
 }
 
 /* ---- rmdir, unlink ------------------------------------------------------------------------------------------------------ */
@@ -146,11 +153,11 @@ static int may_rename(node_id parent, node_id what, node_id new_parent, const ch
 {
     if (flags & ~1u) /* RENAME_NOREPLACE is what mv sends; exchange and whiteout make no sense here */
         return EINVAL;
-    if (node_class(what) == CLASS_TEMP)
+    if (node_class(what) == CLASS_TEMP || what == node_make(CLASS_CHECKPOINT, node_row(what), CKPT_META))
         return parent == new_parent ? 0 : EPERM;
     if (node_class(what) != CLASS_CHECKPOINT || node_kind(what) != CKPT_DIR || parent != NODE_ROOT || new_parent != NODE_ROOT)
         return EPERM;
-    return name_problem(new_name) ? EINVAL : 0;
+    return !name_problem(new_name) ? 0 : strlen(new_name) > NAME_MAX ? ENAMETOOLONG : EINVAL;
 }
 
 void dirs_rename(struct mount *m, fuse_req_t req, node_id parent, const char *name, node_id new_parent, const char *new_name,
@@ -162,10 +169,6 @@ void dirs_rename(struct mount *m, fuse_req_t req, node_id parent, const char *na
 
     if (!code)
         code = may_rename(parent, a.id, new_parent, new_name, flags);
-    if (code == EPERM && new_parent != NODE_ROOT) {
-        dirs_refuse(m, req, new_parent, new_name);
-        return;
-    }
     if (code) {
         fuse_reply_err(req, code);
         return;
@@ -178,7 +181,11 @@ void dirs_rename(struct mount *m, fuse_req_t req, node_id parent, const char *na
     if (!c->name2)
         call_reply_err(c, ENOMEM);
     else if (node_class(a.id) == CLASS_TEMP)
-        draft_rename(c);
-    else
+        temps_rename(c);
+    else if (node_kind(a.id) == CKPT_DIR)
         jobs_add(m->jobs, c, rename_checkpoint);
+    else if (copies_temporary_name(new_name))
+        temps_keep_meta(c);
+    else
+        call_reply_err(c, EPERM);
 }

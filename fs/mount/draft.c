@@ -135,11 +135,13 @@ static bool failed_take(struct mount *m, int64_t checkpoint)
 
 static void open_by_kind(struct mount *m, struct call *c)
 {
+    if (c->h->kind == HANDLE_TEMP)
+        c->h->checkpoint = temps_of(m, c->h->node, &c->h->ready);
     if (c->h->kind == HANDLE_META)
         jobs_add(m->jobs, c, open_meta);
     else if (c->h->kind == HANDLE_DRAFT)
         jobs_add(m->jobs, c, open_state);
-    else if (!c->h->ready && c->h->checkpoint && failed_take(m, c->h->checkpoint))
+    else if (!c->h->ready && failed_take(m, c->h->checkpoint))
         jobs_add(m->jobs, c, open_temp);
     else
         reply_opened(c);
@@ -222,10 +224,6 @@ void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name
     c = opening(m, req, &a, kind_of(&a), fi);
     if (!c)
         return;
-    if (c->h->kind == HANDLE_TEMP) {
-        c->h->checkpoint = node_row(dir);
-        c->h->ready = copies_temporary_of(name, "meta.json");
-    }
     c->name = str_dup(name);
     open_by_kind(m, c);
 }

@@ -110,6 +110,7 @@ void handle_free(struct mount *m, struct handle *h)
     buf_free(&h->text);
     feed_free(h->feed);
     run_unref(h->run);
+    who_clear(&h->who);
     pthread_mutex_destroy(&h->lock);
     free(h);
 }

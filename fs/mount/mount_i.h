@@ -85,6 +85,7 @@ struct handle {
     int64_t touched_ms;   /* opened, written or replied to: under handles_lock */
 
     /* draft, temp */
+    struct who who;       /* draft: whoever opened it */
     bool ready;           /* the snapshot settled and is of the active branch */
     bool wrote;
     int failed;           /* positive errno that every later write gets */
@@ -173,18 +174,37 @@ void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, st
 void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, struct fuse_file_info *fi);
 void control_release(struct mount *m, struct handle *h);
 bool control_of(node_id node, enum control *ret);
-/* draft.c: state.json, meta.json and their temporaries */
+/* draft.c: state.json and meta.json */
 void draft_open(struct mount *m, fuse_req_t req, const struct node_attr *a, struct fuse_file_info *fi);
 void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name, struct fuse_file_info *fi);
 void draft_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, off_t off, struct fuse_file_info *fi);
 void draft_resize(struct call *c, const struct node_attr *a);
 void draft_release(struct mount *m, struct handle *h);
+/* c->node: the directory, c->name: what is to go. */
 void draft_unlink(struct call *c);
-void draft_rename(struct call *c);
+/* temps.c: the temporaries of both */
+/* The checkpoint it is in, 0 = it is gone; whether it can only become meta.json. */
+int64_t temps_of(struct mount *m, node_id node, bool *ret_of_meta);
+/* -ESTALE, -EPERM (it has been renamed onto its file), -EFBIG, -ENOMEM. */
+int temps_resize(struct mount *m, node_id node, int64_t size);
+int temps_write(struct mount *m, node_id node, int64_t off, const char *bytes, size_t n);
+/* c->node: the directory, c->node2: the temporary, c->name2: the new name. */
+void temps_rename(struct call *c);
+/* The same with meta.json itself as c->node2, and a temporary's name. */
+void temps_keep_meta(struct call *c);
+void temps_unlink(struct call *c, node_id node);
+/* copies.c: a copy is no take */
+/* Whether `name` is a temporary of `file`: rsync's .FILE.XXXXXX, FILE~, .FILE.swp, FILE.tmp, FILE.123 … */
+bool copies_temporary_of(const char *name, const char *file);
 /* Whether the name is one that a take accepts beside state.json and meta.json (design.md §4). */
-bool draft_temporary_name(const char *name);
-/* EPERM, and the take has failed if it is a copy in the making. Replies. */
-void draft_refuse(struct call *c);
+bool copies_temporary_name(const char *name);
+/* EPERM for another name in the directory c->node, and the take has failed if it is a copy in the making. Replies. */
+void copies_refuse(struct call *c);
+void copies_refuse_unlink(struct call *c);
+/* Somebody reads the directory. */
+void copies_listed(struct mount *m, node_id dir, pid_t pid);
+/* -EPERM for a process that copies a backup into this checkpoint, and for everybody once it is known as a copy. */
+int copies_may_write(struct mount *m, int64_t checkpoint, pid_t pid);
 /* dirs.c */
 void dirs_mkdir(struct mount *m, fuse_req_t req, node_id parent, const char *name);
 void dirs_rmdir(struct mount *m, fuse_req_t req, node_id parent, const char *name);

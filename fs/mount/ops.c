@@ -226,12 +226,14 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)fi;
+    copies_listed(mount_of(req), ino, fuse_req_ctx(req)->pid);
     list(req, ino, size, off, false);
 }
 
 static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)fi;
+    copies_listed(mount_of(req), ino, fuse_req_ctx(req)->pid);
     list(req, ino, size, off, true);
 }
 
@@ -253,11 +255,12 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         control_open(m, req, &a, fi);
     else if (a.source == SOURCE_DRAFT || resizable(&a))
         draft_open(m, req, &a, fi);
-    else if (node_class(ino) == CLASS_CHECKPOINT && (c = call_new(req, NULL))) {
-        c->node = node_make(CLASS_CHECKPOINT, node_row(ino), CKPT_DIR);
-        draft_refuse(c);
-    } else if (node_class(ino) != CLASS_CHECKPOINT)
+    else if (node_class(ino) != CLASS_CHECKPOINT || node_kind(ino) == CKPT_STATE)
         fuse_reply_err(req, EPERM);
+    else if ((c = call_new(req, NULL))) {
+        c->node = node_make(CLASS_CHECKPOINT, node_row(ino), CKPT_DIR);
+        copies_refuse(c);
+    }
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)

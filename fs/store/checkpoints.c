@@ -396,7 +396,9 @@ static int remove_fn(struct conn *c, void *arg, struct err *e)
     if (k.phase != PHASE_FAILED)
         return err_set(e, EPERM, "%s is no failed take: only `echo 'delete %s' > .control/prune` deletes a checkpoint", k.name,
                        k.name);
-    r = checkpoint_remove(c, k.id, e);
+    r = ck_idle(c, &k, true, e); /* its snapshot is still being given back */
+    if (r == 0)
+        r = checkpoint_remove(c, k.id, e);
     return r ? r : append(c, &k, "checkpoint.deleted", a->who, more, e);
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,9 @@ struct index {
     int64_t control_action;
     int64_t root_mtime;
     bool sealed_only;
+    /* What index_latest found, until a writer changes something. Readers set it under the read lock, all of them to the same. */
+    _Atomic(struct index_entry *) latest;
+    atomic_bool latest_known;
 };
 
 struct index *index_new(void)
@@ -132,10 +136,19 @@ int64_t index_root_mtime(const struct index *x) { return x->root_mtime; }
 
 struct index_entry *index_latest(struct index *x)
 {
-    for (size_t i = x->n; i-- > 0;) /* ids grow with the takes */
-        if (x->sorted[i]->c.phase == PHASE_SEALED && !x->sorted[i]->c.offline_by)
-            return x->sorted[i];
-    return NULL;
+    struct index_entry *latest = NULL;
+
+    if (atomic_load(&x->latest_known))
+        return atomic_load(&x->latest);
+    for (size_t i = 0; i < x->n; i++) { /* not by id: a failed take that was tried again is newer than its directory */
+        struct index_entry *e = x->sorted[i];
+
+        if (e->c.phase == PHASE_SEALED && !e->c.offline_by && (!latest || e->c.seq > latest->c.seq))
+            latest = e;
+    }
+    atomic_store(&x->latest, latest);
+    atomic_store(&x->latest_known, true);
+    return latest;
 }
 
 bool entry_awaits(const struct store_checkpoint *c)
@@ -217,6 +230,7 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
     int r = 0;
 
     index_write_lock(x);
+    atomic_store(&x->latest_known, false);
     e = index_by_id(x, c->id);
     if (change)
         describe(change, e ? &e->c : NULL, c);
@@ -226,7 +240,8 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
         e = calloc(1, sizeof(*e));
         if (e) {
             e->c = *c;
-            e->draft_size = -1;
+            e->draft_size = c->phase == PHASE_SEALED ? -1 : c->sizes[FILE_STATE]; /* left by an earlier mount */
+            e->draft_mtime = c->changed_at;
             r = insert(x, e);
         } else {
             r = -ENOMEM;
@@ -247,6 +262,7 @@ void index_remove(struct index *x, int64_t id, struct index_change *change)
     size_t at;
 
     index_write_lock(x);
+    atomic_store(&x->latest_known, false);
     e = index_by_id(x, id);
     if (e) {
         if (change)

@@ -51,7 +51,7 @@ static int64_t status_size(const struct index_entry *e)
     struct buf b = {0};
     int64_t n;
 
-    status_render(&e->c, e->draft_size >= 0, &b);
+    status_render(&e->c, e->draft_size > 0, &b);
     n = (int64_t)b.len;
     buf_free(&b);
     return n;
@@ -582,7 +582,7 @@ static int text_locked(struct index *x, node_id node, struct buf *ret)
         e = index_by_id(x, node_row(node));
         if (!e)
             return -ESTALE;
-        status_render(&e->c, e->draft_size >= 0, ret);
+        status_render(&e->c, e->draft_size > 0, ret);
         return 0;
     case CLASS_TEMP:
         t = index_temp_by_id(x, node_row(node));

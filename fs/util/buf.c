@@ -99,6 +99,20 @@ void buf_truncate(struct buf *b, size_t len)
     }
 }
 
+int buf_resize(struct buf *b, size_t len)
+{
+    size_t more = len > b->len ? len - b->len : 0;
+    char *room = more ? buf_room(b, more) : NULL;
+
+    if (room) {
+        memset(room, 0, more);
+        buf_grown(b, more);
+    } else if (!more) {
+        buf_truncate(b, len);
+    }
+    return buf_error(b);
+}
+
 int buf_error(const struct buf *b)
 {
     return b->failed ? -ENOMEM : 0;

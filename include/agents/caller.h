@@ -19,9 +19,13 @@ struct caller {
 int caller_read(pid_t pid, struct caller *ret);
 void caller_clear(struct caller *c);
 
+/* The process that the thread `tid` belongs to, and that process's parent (0 = none, or not known). A thread that is gone counts as
+ * its own process. Thread-safe, no allocation. */
+void caller_ids(pid_t tid, pid_t *ret_process, pid_t *ret_parent);
+
 /* After a FUSE INTERRUPT: false when nothing is pending for `pid` (a thread's id, as fuse_req_ctx gives it) but CHLD, WINCH,
- * CONT and URG, which end nobody, and blocked signals: then keep waiting, and ask again every 10 ms, since the kernel sends no
- * second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe, no allocation. */
+ * CONT, URG, STOP, TSTP, TTIN and TTOU, which end nobody, and blocked signals: then keep waiting, and ask again every 10 ms,
+ * since the kernel sends no second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe, no allocation. */
 bool caller_signal_is_interruption(pid_t pid);
 
 #endif

@@ -22,6 +22,10 @@ struct index_entry {
     int64_t draft_mtime; /* ns */
     pid_t taken_by;      /* process that made the directory on this mount; 0 = another mount or an earlier one */
     pid_t sealed_by;     /* process that wrote the state on this mount */
+    int64_t sealed_ms;   /* and when, monotonic */
+    pid_t copier;        /* process that was refused another file here: it writes no state here */
+    bool listed;         /* whoever takes or took it has read its directory since */
+    int take_code;       /* positive errno that the take failed with; 0 = not known */
     bool sealing;        /* the last close has come, the seal is under way on this mount */
     UT_hash_handle by_id;
     UT_hash_handle by_name;

@@ -5,7 +5,7 @@
 #include "store/store.h"
 #include "util/buf.h"
 
-/* Appends the status with its newline. `writing`: a state is being written on this mount. */
+/* Appends the status with its newline. `writing`: a part of its state has been written. */
 void status_render(const struct store_checkpoint *c, bool writing, struct buf *b);
 
 #endif

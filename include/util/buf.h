@@ -28,6 +28,9 @@ void buf_grown(struct buf *b, size_t n);
 
 void buf_truncate(struct buf *b, size_t len);
 
+/* Cuts, or extends with NUL bytes. 0, -ENOMEM. */
+int buf_resize(struct buf *b, size_t len);
+
 /* 0, or -ENOMEM after any add failed. */
 int buf_error(const struct buf *b);
 

@@ -261,6 +261,14 @@ static int known_line(struct engine *g, const char *branch, const char *endpoint
     return r;
 }
 
+static bool has_endpoint(struct engine *g, const struct neon_call *call, const char *branch)
+{
+    cleanup_err struct err ignored = {0};
+    cleanup_free char *endpoint = NULL;
+
+    return endpoint_of(g, call, branch, &endpoint, &ignored) == 0 && endpoint;
+}
+
 int active_join(struct engine *g, struct err *e)
 {
     struct neon_call call = {.deadline_mono_ms = clock_mono_ms() + 15000};
@@ -299,8 +307,8 @@ int active_join(struct engine *g, struct err *e)
         log_warn("Neon can't be asked now, verbs will wait for it: %s", err_text(&trouble));
     else
         r = active_uri(g, &call, line.active_branch, NULL, e);
-    if (r == -ENOENT && asked == 0 && str_equal(branch, line.active_branch)) {
-        /* the branch is there, so the role or the database isn't */
+    if (r == -ENOENT && asked == 0 && str_equal(branch, line.active_branch) && has_endpoint(g, &call, branch)) {
+        /* the branch is there and can be connected to, so the role or the database isn't */
         r = err_prefix(e, "what DATABASE_URL names is not there");
     } else if (r < 0 && r != -EINVAL) { /* the verbs say what is wrong, everything can be read */
         log_warn("no connection string yet: %s", err_text(e));

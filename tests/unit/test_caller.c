@@ -84,6 +84,9 @@ static void test_no_passwords(void **state)
     assert_command("x://a:b:c@d@e/f", "x://a:***@e/f 1000");
     assert_command("http://host:8080/a@b", "http://host:8080/a@b 1000");
     assert_command("psql host=x password=s3cret user=y", "psql host=x password=*** user=y 1000");
+    assert_command("x --password s3cret --api-key s3cret -f y", "x --password *** --api-key *** -f y 1000");
+    assert_command("env OPENAI_API_KEY=s3cret Token=s3cret x", "env OPENAI_API_KEY=*** Token=*** x 1000");
+    assert_command("grep password file; my --tokens 3", "grep password file; my --tokens 3 1000");
     assert_command("u://h/?PASSWORD=s3cret&a=b", "u://h/?PASSWORD=***&a=b 1000");
 }
 

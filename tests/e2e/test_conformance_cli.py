@@ -113,7 +113,7 @@ def test_projects(neon, cli):
     assert cli("projects", "get", neon.project, project=False)["id"] == neon.project
     org = neon.ok("GET", "/users/me/organizations")["organizations"][0]["id"]
     listed = cli("projects", "list", "--org-id", org, project=False)
-    assert neon.project in [p["id"] for p in listed["projects"]]
+    assert neon.project in [p["id"] for p in listed]
     assert "org_id is required" in cli("projects", "list", project=False, fails=True), "as Neon has it for personal keys"
 
 

@@ -7,13 +7,15 @@ PYTEST_ARGS ?=
 VENV      ?= build/venv
 PLAN      ?= paid
 KEEP      ?=
+PREFIX    ?= /usr/local
+DESTDIR   ?=
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wformat=2 -Wundef -Wswitch-enum
 PKGS      := fuse3 libcurl jansson libpq libcrypto
 CFLAGS    ?= -O2 -g
 # One by one, so that a missing package doesn't take the others' flags away.
 PKG_CFLAGS := $(foreach p,$(PKGS) libmicrohttpd cmocka,$(shell pkg-config --cflags $(p) 2>/dev/null))
-ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Iinclude $(WARN) $(CFLAGS) $(SAN) -fvisibility=hidden -fstack-protector-strong -MMD -MP \
-             $(PKG_CFLAGS)
+LANG_FLAGS := -std=gnu11 -D_GNU_SOURCE -Iinclude $(WARN) $(PKG_CFLAGS)
+ALL_CFLAGS = $(LANG_FLAGS) $(CFLAGS) $(SAN) -fvisibility=hidden -fstack-protector-strong -MMD -MP
 LDLIBS     = $(shell pkg-config --libs $(PKGS)) -lpthread
 EMU_LIBS   = $(shell pkg-config --libs libmicrohttpd jansson libpq libcrypto) -lpthread
 TEST_LIBS  = $(shell pkg-config --libs cmocka) $(LDLIBS)
@@ -27,7 +29,7 @@ obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 BINS      := $(BUILD)/checkpointfs $(BUILD)/neon-emulator
 
-.PHONY: all demo test bench lint asan clean help setup
+.PHONY: all demo test bench lint flags asan install clean help setup
 .DEFAULT_GOAL := all
 
 all: $(BINS) ## build build/checkpointfs and build/neon-emulator
@@ -68,8 +70,12 @@ test: ## the whole suite, set-up included
 $(BUILD)/units: $(UNITS)
 	@touch $@
 
-lint: ## no warnings under gcc and clang; every header compiles by itself
+lint: ## no warnings under gcc and clang; every header compiles by itself; tidy text
+	@scripts/setup lint
 	@scripts/lint
+
+flags: # for scripts/lint
+	@echo $(LANG_FLAGS)
 
 asan: ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, with leak checking
 	@$(MAKE) --no-print-directory test BUILD=build/asan VENV=$(VENV) CFLAGS="-O1 -g -fno-omit-frame-pointer" \
@@ -77,6 +83,11 @@ asan: ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, 
 
 bench: all ## times of takes, restores, listings and reads, side by side with plain files and pg_basebackup
 	@BUILD=$(BUILD) $(VENV)/bin/python scripts/bench
+
+install: all ## the two programs and their man pages into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 fs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean: ## remove build/
 	rm -rf build

@@ -22,7 +22,7 @@
 
 /* ---- libfuse's session ---------------------------------------------------------------------------------------------- */
 
-static void say(enum fuse_log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void say(enum fuse_log_level level, const char *fmt, va_list ap)
 {
     cleanup_free char *text = NULL;
 

@@ -24,7 +24,7 @@ void log_to_syslog(void)
     atomic_store(&log_syslog, true);
 }
 
-static void log_line(int priority, const char *word, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void log_line(int priority, const char *word, const char *fmt, va_list ap)
 {
     char when[CLOCK_TEXT_MAX];
     char *text = NULL;

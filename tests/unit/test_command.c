@@ -268,8 +268,8 @@ static void test_mutations(void **state)
 {
     static const char *const texts[] = {
         "nowait again reject id=call_1 Do not\n", "in-place confirm=br-1 approve call_1\n",
-        "{\"decisions\":[{\"id\":\"a\",\"decision\":\"edit\",\"arguments\":{\"n\":[1.5,\"\\u00e9\"]}}],\"input\":\"x\","
-        "\"nowait\":true}",
+        ("{\"decisions\":[{\"id\":\"a\",\"decision\":\"edit\",\"arguments\":{\"n\":[1.5,\"\\u00e9\"]}}],\"input\":\"x\","
+         "\"nowait\":true}"),
     };
     uint64_t seed = 99;
 

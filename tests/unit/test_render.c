@@ -155,8 +155,8 @@ static void test_transcript_of_the_guide(void **state)
         "# pre_drop_table\n", "- agent: `DB Admin`\n",
         "## Input\n\n```text\nAdd Charlie to the database, then drop the users table entirely.\n```\n",
         "### 1. Call of `add_user` (`call_00000000000000000000`), by `DB Admin`\n\n```json\n{\n  \"name\": \"Charlie\"\n}\n```\n",
-        "User Charlie added successfully.", "## Waiting for a decision (1 call)\n\n### `drop_users_table` "
-        "(`call_00000000000000000001`)",
+        "User Charlie added successfully.",
+        "## Waiting for a decision (1 call)\n\n### `drop_users_table` (`call_00000000000000000001`)",
         "    echo approve > resume", "    echo 'reject TEXT' > resume",
     };
 

@@ -86,8 +86,7 @@ static void the_mounts_role_cannot_rewrite_the_log(void **state)
         "DROP TABLE checkpointfs.events", "UPDATE checkpointfs.schema_version SET version = 2",
         "CREATE TABLE checkpointfs.mine (x int)",
         "ALTER TABLE checkpointfs.events DISABLE TRIGGER ALL",
-        "CREATE OR REPLACE FUNCTION checkpointfs.append_event(bigint, bigint, text) RETURNS bigint LANGUAGE sql AS 'SELECT"
-        " 1::bigint'"};
+        "CREATE OR REPLACE FUNCTION checkpointfs.append_event(bigint, bigint, text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"};
 
     (void)state;
     take("one", "br-a");

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "actions_i.h"
 #include "util/cleanup.h"
@@ -29,6 +30,8 @@ static void unknown_body(struct run *r)
         return;
     if (agent && here && agent_sweep(agent))
         log_warn("the agent of action %s outlived its supervisor and was killed", r->uid);
+    if (here && data_get(r, "decisions_file"))
+        unlink(data_get(r, "decisions_file"));
     journal_finish(r, ACTION_UNKNOWN, EIO,
                    "the mount died while the agent ran: nobody knows how the agent ended. Restore the checkpoint, or write `again …`",
                    "unknown", false, &e);

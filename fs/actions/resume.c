@@ -19,6 +19,8 @@
 
 #define PUMP_MS 100
 #define FLUSH_BYTES 65536
+#define KEEP_BYTES (64 * FLUSH_BYTES) /* in memory while the store is away */
+#define STORE_WAIT_MS 200
 #define TAIL_BYTES 400
 /* The supervisor ends the agent when it heard nothing for so long; it hears something only while the mount's own lease holds.
  * Together less than STORE_LEASE_MS, after which another mount may take over. */
@@ -115,6 +117,7 @@ static int announce(struct waking *w, struct err *e)
 
     if (!activity)
         return err_set(e, ENOMEM, "out of memory");
+    data_set(w->r, "decisions_file", w->decisions_path);
     data_set(w->r, "agent_id", w->r->uid); /* so that whoever takes over can see when it has ended */
     data_set(w->r, "host", w->r->g->host);
     return journal_step(w->r, "agent", activity, e);
@@ -146,19 +149,24 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
     return agent_start(&spec, ret, e);
 }
 
-static void flush(struct waking *w)
+/* To the store. While that is away the output is kept; what can't be kept waits, and so does the agent that prints it. */
+static void flush(struct waking *w, size_t keep)
 {
     cleanup_err struct err e = {0};
+    int rc = 0;
 
-    if (!w->out.len)
-        return;
-    if (store_output_append(w->r->g->c.store, w->r->checkpoint, w->out.data, w->out.len, &e) < 0) {
-        if (store_away(e.code) && w->out.len < 64 * FLUSH_BYTES)
-            return; /* keep it for the next try */
-        log_warn("output of %s is lost: %s", w->r->uid, err_text(&e));
+    while (w->out.len && (rc = store_output_append(w->r->g->c.store, w->r->checkpoint, w->out.data, w->out.len, &e)) < 0) {
+        if (!store_away(-rc) || atomic_load(&w->r->g->stopping))
+            break;
+        if (w->out.len <= keep)
+            return;
+        clock_sleep_ms(STORE_WAIT_MS);
     }
+    if (rc < 0)
+        log_warn("output of %s is lost: %s", w->r->uid, err_text(&e));
+    if (w->out.len)
+        engine_refresh(w->r->g, w->r->checkpoint, 0);
     buf_truncate(&w->out, 0);
-    engine_refresh(w->r->g, w->r->checkpoint, 0);
 }
 
 static void on_output(void *ctx, const char *bytes, size_t n)
@@ -172,7 +180,7 @@ static void on_output(void *ctx, const char *bytes, size_t n)
         buf_truncate(&w->tail, TAIL_BYTES);
     }
     if (w->out.len >= FLUSH_BYTES)
-        flush(w);
+        flush(w, KEEP_BYTES);
 }
 
 static void set_agent(struct run *r, struct agent *a)
@@ -191,9 +199,9 @@ static void pump(struct waking *w, struct agent *a)
     while (agent_wait(a, PUMP_MS, on_output, w, &w->exit) == -ETIMEDOUT) {
         if (clock_mono_ms() - atomic_load(&g->last_beat) < LEASE_FRESH_MS)
             agent_lease(a);
-        flush(w);
+        flush(w, KEEP_BYTES);
     }
-    flush(w);
+    flush(w, 0);
 }
 
 /* ": " and the last line of the output that isn't empty, or "" when there is none. Never NULL but out of memory. */

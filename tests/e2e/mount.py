@@ -27,13 +27,14 @@ class Mount:
     """`root` is the mountpoint. Options go to checkpointfs; `emulator` options to neon-emulator. `with Mount() as m:` unmounts and checks
     that nothing is left behind."""
 
-    def __init__(self, *options, resume=None, env=None, emulator=(), operation_ms=10, local=False, cwd=None):
+    def __init__(self, *options, resume=None, env=None, emulator=(), operation_ms=10, local=False, cwd=None, store=None):
         self.base = Path(tempfile.mkdtemp(prefix="ckpt-"))
         self.base.chmod(0o755)  # the user postgres has to get in
         self.root = self.base / "mnt"
         self.root.mkdir()
         self.dir = self.base / "dir"
         self.options, self.resume, self.env, self.local, self.cwd = list(options), resume, env or {}, local, cwd
+        self.store = store or self.dir  # a connection string, else private
         self.emulator = None if local else Emulator(*emulator, operation_ms=operation_ms)
         self.process = None
         self.log = self.base / "log"
@@ -59,7 +60,7 @@ class Mount:
         return env | (self.emulator.env if self.emulator else {}) | self.env
 
     def command(self, *more):
-        where = f"--local={self.dir}" if self.local else f"--store={self.dir}"
+        where = f"--local={self.dir}" if self.local else f"--store={self.store}"
         resume = [f"--resume={self.resume}"] if self.resume else []
         return [str(BINARY), "-f", where, *resume, *self.options, *more, str(self.root)]
 

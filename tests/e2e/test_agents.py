@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from emulator import wait_until
-from mount import DEADLINE
+from mount import BINARY, DEADLINE
+from postgres import Postgres
 from woken import Woken, alive
 
 CONTROLS = ("resume", "restore", "replay", "cancel")
@@ -176,8 +177,8 @@ def test_command_killed(m):
     assert m.status("shot") == "failed resume: the resume command was ended by signal 9 (Killed)"
 
 
-def test_store_away_while_an_agent_runs(m):
-    """A restart of the store costs nothing: output and outcome wait for it."""
+def test_store_frozen_while_an_agent_runs(m):
+    """Output and outcome wait for it."""
     echo = m.hold("storeless", "echo before; hold; echo after; hold; echo end; exit 3")
     wait_until(lambda: m.read("storeless/output") == "before\n", DEADLINE)
     postmaster = int((next(m.dir.rglob("postmaster.pid"))).read_text().split()[0])
@@ -196,6 +197,28 @@ def test_store_away_while_an_agent_runs(m):
     assert "exit 3: end" in m.status("storeless")
 
 
+def test_store_stopped_while_an_agent_runs(config):
+    """A restart of the store costs nothing, even if the agent ends meanwhile."""
+    with Postgres() as server:
+        owner = server.database("away")
+        subprocess.run([BINARY, "migrate", f"--store={owner}"], check=True, capture_output=True)
+        with Woken(f"--config={config}", store=owner) as m:
+            echo = m.hold("a", "echo before; hold; echo after; hold; head -c 10000000 /dev/zero; echo end; echo > $AGENTS/ended; exit 3")
+            wait_until(lambda: m.read("a/output") == "before\n", DEADLINE)
+            (m.scripts / "a.ready").unlink()
+            server.stop()
+            m.release("a")
+            m.ready("a")
+            assert m.status("a").startswith("agent running"), "read from memory"
+            m.release("a")
+            assert echo.is_alive() and not (m.scripts / "ended").exists(), "more than is kept in memory waits"
+            server.start()
+            assert echo.answer() == "EIO"
+            assert (m / "a/output").read_bytes() == b"before\nafter\n" + bytes(10000000) + b"end\n"
+            assert "exit 3" in m.status("a") and m.status("a").endswith("end")
+            assert m.events_of("a")[-1]["event"] == "resume.failed"
+
+
 def test_mount_killed(config):
     with Woken(f"--config={config}") as m:
         echo = m.hold("a", TREE + STUBBORN + "hold")
@@ -203,6 +226,8 @@ def test_mount_killed(config):
         m.agent("b", "exit 0")
         tree = pids(m, "a", 5) + [supervisor(m)]
         attempt = m.events_of("a", "approval.decided")[0]["attempt"]
+        decisions = Path(m.result("a")["journal"]["decisions_file"])
+        assert decisions.exists()
         m.kill()
         assert echo.answer() in ("ENOTCONN", "ECONNABORTED")
         m.mount()
@@ -210,6 +235,7 @@ def test_mount_killed(config):
         m.wait_status("a", "unknown")
         assert not any(alive(p) for p in tree), "whoever takes over waits for the agent's end"
         result = m.result("a")
+        assert decisions.name in result["journal"]["decisions_file"] and not decisions.exists(), "it may hold what is nobody's business"
         assert result["state"] == "unknown" and "again" in result["message"]
         assert m.events_of("a")[-1]["event"] == "resume.unknown"
         assert m.echo("a/resume", "approve") == "EALREADY"
@@ -258,12 +284,15 @@ def test_mount_ended_in_order(config):
         assert m.status("b").startswith("failed resume: ")
 
 
-def test_mount_lives_on_in_the_background(config):
-    """fusermount3 -u is refused while an echo waits, and nothing is lost by the try."""
+def test_waiting_has_an_end(tmp_path):
+    """[neon] deadline: the echo gets ETIMEDOUT, the agent goes on. Nor does a try to unmount harm it."""
+    config = tmp_path / "ini"
+    config.write_text("[neon]\ndeadline = 1s\n")
     with Woken(f"--config={config}") as m:
         echo = m.hold("a")
         tried = subprocess.run(["fusermount3", "-u", m.root], capture_output=True, text=True)
         assert tried.returncode != 0 and "busy" in tried.stderr
+        assert echo.answer() == "ETIMEDOUT"
         assert m.status("a").startswith("agent running")
         m.release("a")
-        assert echo.answer() is None
+        assert m.wait("a") == "finished"

@@ -1,7 +1,10 @@
 /* The tables of the tree's files: one row a file. What a control file does when written is in fs/commands/command.c. */
 #include "files.h"
 
+#include <string.h>
 #include <sys/stat.h>
+
+#include "tree_i.h"
 
 #define DIRECTORY (S_IFDIR | 0755)
 #define LINK (S_IFLNK | 0777)
@@ -69,3 +72,19 @@ const struct file_row control_files[] = {
     {.name = "prune", .kind = MOUNT_PRUNE, .mode = CONTROL, .source = SOURCE_EMPTY},
 };
 const size_t n_control_files = sizeof(control_files) / sizeof(*control_files);
+
+const struct file_row *row_by_name(const struct file_row *rows, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+const struct file_row *row_by_kind(const struct file_row *rows, size_t n, unsigned kind)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].kind == kind)
+            return &rows[i];
+    return NULL;
+}

@@ -61,7 +61,5 @@ int tree_readlink(struct index *x, node_id node, struct buf *ret);
 /* Appends the bytes of a SOURCE_TEXT (or SOURCE_TEMP, SOURCE_WAIT: the status) node as they are now. 0, -ESTALE, -ENOMEM. */
 int tree_text(struct index *x, node_id node, struct buf *ret);
 
-/* Whether `name` is a file of a checkpoint's directory that the product itself makes (so that nobody else may), hidden ones too. */
-bool tree_own_name(const char *name);
 
 #endif

@@ -11,10 +11,7 @@
 
 #include "emulator/faults.h"
 #include "emulator/js.h"
-
-#ifndef VERSION
-#define VERSION "0.1"
-#endif
+#include "version.h"
 
 enum { OPT_DATA = 1, OPT_LISTEN, OPT_PORT_FILE, OPT_KEY, OPT_KEY_FILE, OPT_PLAN, OPT_OPERATION_MS, OPT_FAULT, OPT_SNAPSHOTS, OPT_ROOTS,
        OPT_BRANCHES, OPT_RATE, OPT_LENIENT, OPT_HELP, OPT_VERSION };
@@ -137,7 +134,7 @@ enum options_outcome options_parse(int argc, char **argv, struct options *ret_op
             if (c == OPT_HELP)
                 help();
             else
-                printf("neon-emulator %s\n", VERSION);
+                printf("neon-emulator %s\n", CHECKPOINTFS_VERSION);
             outcome = OPTIONS_DONE;
         } else if (c == '?') {
             outcome = OPTIONS_BAD;

@@ -31,6 +31,7 @@ static const char *const settings[] = {
     "recovery_init_sync_method=syncfs",
     "password_encryption=scram-sha-256",
     "log_min_error_statement=panic",
+    "log_checkpoints=off",
     "restart_after_crash=on",
     NULL,
 };

@@ -28,7 +28,8 @@ const struct job_kind *job_kind(const char *name);
 /* Whether a job runs in the project. Lock held, as for all below. */
 bool job_running(struct emulator *e, const char *project);
 
-/* A new job with `args` (taken over); `rq` may ask for a fault, or be NULL. Add operations, then submit. Borrowed. */
+/* A new job with `args` (taken over); `rq` may ask for a fault; NULL = nobody waits for it, so its operations
+ * take no longer than their work. Add operations, then submit. Borrowed. */
 json_t *job_new(struct emulator *e, const struct request *rq, const char *kind, const char *project, json_t *args);
 void job_operation(struct emulator *e, json_t *job, const char *action, const char *branch, const char *endpoint);
 

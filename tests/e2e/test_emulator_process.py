@@ -90,6 +90,22 @@ def test_ctrl_c_and_hangup():
         assert not neon.postgres_pids()
 
 
+def test_a_stop_in_the_middle_of_an_operation():
+    """Time that an operation only waits for is cut short; its work is done."""
+    with Emulator(operation_ms=60000) as neon:
+        neon.sql("create table t as select 1 as n")
+        branch = neon.default_branch()["id"]
+        answer = neon.api("POST", f"/projects/{{p}}/branches/{branch}/snapshot", query={"name": "cut short"}).json
+        assert [o["status"] for o in answer["operations"]] == ["running", "scheduling"]
+        assert neon.stop() == 0
+        neon.options = ["--operation-ms=0"]
+        neon.start()
+        assert {o["status"] for o in neon.outcome(answer["operations"])} == {"finished"}
+        assert [s["name"] for s in neon.snapshots()] == ["cut short"]
+        neon.ok("POST", f"/projects/{{p}}/snapshots/{answer['snapshot']['id']}/restore", {"finalize_restore": True})
+        assert neon.sql("select n from t") == "1"
+
+
 def test_a_second_emulator_is_refused():
     with Emulator() as neon:
         second = run(f"--data={neon.data}")

@@ -100,7 +100,7 @@ def test_every_command_works(base):
                                   stderr=subprocess.STDOUT, timeout=150)
             marks.flush()
         assert done.returncode == 0, f"the block at {place.read_text().splitlines()[-1]} fails:\n{done.stdout[-3000:]}"
-        for line in ("waiting (1 call)", "Alice", "finished", '"message": "Do not drop the table."', "drop_users_table"):
+        for line in (f"neon: {neon.project}", "waiting (1 call)", "Alice", "finished", '"message": "Do not drop the table."', "drop_users_table"):
             assert line in done.stdout, f"{line}\nis not in\n{done.stdout}"
 
 

@@ -16,6 +16,7 @@
 
 /* How long leaving may take beside the agents' time from TERM to KILL. */
 #define STOP_MS 10000
+#define PROBE_MS 1000
 
 void who_read(pid_t pid, uid_t uid, struct who *ret)
 {
@@ -23,7 +24,7 @@ void who_read(pid_t pid, uid_t uid, struct who *ret)
     pid_t parent;
 
     caller_ids(pid, &pid, &parent); /* Node and Python ask from threads */
-    *ret = (struct who){.w = {.uid = uid, .pid = pid}};
+    *ret = (struct who){.w = {.uid = uid, .pid = pid}, .group = pid > 0 ? getpgid(pid) : -1};
     if (gethostname(ret->host, sizeof(ret->host) - 1) == 0)
         ret->w.host = ret->host;
     if (caller_read(pid, &c) < 0)
@@ -100,6 +101,8 @@ int engine_start(const struct engine_config *config, struct engine **ret, struct
     engine_refresh_line(g);
     r = keeper_start(g, e);
     if (r == 0)
+        r = watch_start(g, e);
+    if (r == 0)
         r = recover_left(g, e);
     if (r < 0) {
         engine_stop(g);
@@ -154,29 +157,53 @@ static void end_agents(struct engine *g)
     pthread_mutex_unlock(&g->lock);
 }
 
+/* Whether no run's thread is left within that time. */
+static bool idle_within(struct engine *g, int64_t ms)
+{
+    int64_t until_ms = clock_mono_ms() + ms;
+    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000L};
+    int r = 0;
+    bool idle;
+
+    pthread_mutex_lock(&g->lock);
+    while (g->threads > 0 && r == 0)
+        r = pthread_cond_timedwait(&g->idle, &g->lock, &until);
+    idle = g->threads == 0;
+    pthread_mutex_unlock(&g->lock);
+    return idle;
+}
+
+/* A store that doesn't answer isn't waited for: what is under way is in the journal, and the next mount settles it. */
 static void wait_idle(struct engine *g)
 {
-    struct timespec until;
+    int64_t until = clock_mono_ms() + g->c.grace_ms + STOP_MS;
+    bool idle;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (g->c.grace_ms + STOP_MS) / 1000;
-    pthread_mutex_lock(&g->lock);
-    while (g->threads > 0)
-        if (pthread_cond_timedwait(&g->idle, &g->lock, &until) == ETIMEDOUT)
+    while (!(idle = idle_within(g, PROBE_MS)) && clock_mono_ms() < until)
+        if (store_mount_beat(g->c.store, g->mount_id, NULL) < 0)
             break;
-    pthread_mutex_unlock(&g->lock);
+    if (idle)
+        return;
+    log_warn("leaving without the store, which doesn't answer");
+    store_abandon(g->c.store);
+    idle_within(g, g->c.grace_ms + STOP_MS);
 }
 
 void engine_stop(struct engine *g)
 {
+    int r = 0;
+
     if (atomic_exchange(&g->stopping, true))
         return;
     answer_waiters(g);
     end_agents(g);
     wait_idle(g);
+    watch_stop(g);
     keeper_stop(g);
     if (g->mount_id)
-        store_mount_leave(g->c.store, g->mount_id, NULL);
+        r = store_mount_leave(g->c.store, g->mount_id, NULL);
+    if (r < 0)
+        store_abandon(g->c.store); /* neither do the mount's last requests wait for it */
 }
 
 void engine_free(struct engine *g)
@@ -218,8 +245,11 @@ static int start_take(struct engine *g, int64_t action, const struct who *who, s
     engine_refresh(g, r->checkpoint, action);
     index_write_lock(g->c.index);
     entry = index_by_id(g->c.index, r->checkpoint);
-    if (entry)
+    if (entry) {
         entry->taken_by = who->w.pid;
+        entry->taken_group = who->group;
+        entry->listed = false;
+    }
     index_unlock(g->c.index);
     run_start(r, take_body);
     run_unref(r);

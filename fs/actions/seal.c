@@ -45,14 +45,18 @@ int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, st
     return r;
 }
 
-void engine_sealing(struct engine *g, int64_t checkpoint, bool under_way)
+void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by)
 {
     struct index_entry *e;
 
     index_write_lock(g->c.index);
     e = index_by_id(g->c.index, checkpoint);
     if (e)
-        e->sealing = under_way;
+        e->sealing = by != NULL;
+    if (e && by) {
+        e->sealed_by = by->w.pid;
+        e->sealed_ms = clock_mono_ms();
+    }
     index_unlock(g->c.index);
 }
 
@@ -258,26 +262,32 @@ int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, str
     return engine_seal_bytes(g, checkpoint, text.data, text.len, who, e);
 }
 
+static int fixed_since_seal(const struct buf *sealed, const struct meta *now, struct err *e)
+{
+    cleanup_meta struct meta old = {0};
+
+    return meta_parse(sealed->data ? sealed->data : "", sealed->len, &old, NULL) < 0 ? 0 : meta_changed_fixed(&old, now, e);
+}
+
 int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)
 {
-    cleanup_buf struct buf old_text = {0};
+    cleanup_buf struct buf old = {0};
     cleanup_meta struct meta now = {0};
     struct brief b = {0};
+    bool sealed, was;
     int r = meta_parse(bytes, n, &now, e);
 
     if (r < 0)
         return r;
     if (engine_brief(g, checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
-    if (b.phase == PHASE_SEALED && store_read_file(g->c.store, checkpoint, FILE_META, &old_text, NULL) == 0) {
-        struct meta old = {0};
-
-        if (meta_parse(old_text.data ? old_text.data : "", old_text.len, &old, NULL) == 0) {
-            r = meta_changed_fixed(&old, &now, e);
-            meta_free(&old);
-        }
-    }
+    sealed = b.phase == PHASE_SEALED;
     brief_clear(&b);
+    was = store_read_file(g->c.store, checkpoint, FILE_META, &old, NULL) == 0;
+    if (was && old.len == n && (n == 0 || memcmp(old.data, bytes, n) == 0))
+        return 0; /* what a backup holds, copied over it: nothing has happened */
+    if (sealed && was)
+        r = fixed_since_seal(&old, &now, e);
     if (r == 0)
         r = store_meta_put(g->c.store, checkpoint, bytes, n, NULL, &who->w, e);
     if (r == 0)

@@ -59,11 +59,10 @@ static bool took(const struct index_entry *e, const struct asker *a)
     return e->taken_by && (a->process == e->taken_by || a->parent == e->taken_by);
 }
 
-static bool same_group(pid_t a, pid_t b)
+/* A script makes the directory with mkdir and the files with cp. */
+static bool same_group(const struct index_entry *e, const struct asker *a)
 {
-    pid_t group = a > 0 && b > 0 ? getpgid(a) : -1;
-
-    return group > 0 && group == getpgid(b);
+    return e->taken_by && e->taken_group > 0 && a->process > 0 && getpgid(a->process) == e->taken_group;
 }
 
 /* Only what the same process has just made can be the work of a copy: nobody's `rm -r`, `rsync` or mistake destroys a checkpoint that is
@@ -76,9 +75,9 @@ static bool gives_itself_away(const struct index_entry *e, const struct asker *a
         return false;
     switch (c->phase) {
     case PHASE_TAKING: /* nothing is there yet that could be lost */
-        return took(e, a) || (!a->unlinks && same_group(a->process, e->taken_by));
+        return took(e, a) || (!a->unlinks && same_group(e, a));
     case PHASE_SAVED:
-        return !c->closed && !c->offline_by && !c->activity && took(e, a);
+        return !c->closed && !c->offline_by && !c->activity && (took(e, a) || (e->sealing && a->process == e->sealed_by));
     case PHASE_SEALED:
         return a->process == e->sealed_by && clock_mono_ms() - e->sealed_ms < AFTER_SEAL_MS && c->attempt_open && !c->activity &&
                !c->offline_by;
@@ -115,7 +114,7 @@ static void refuse(struct call *c, bool unlinks)
     }
     index_unlock(c->m->c.index);
     if (away)
-        jobs_add(c->m->jobs, c, is_copy);
+        jobs_add(c->m->dirs, c, is_copy);
     else
         call_reply_err(c, EPERM);
 }

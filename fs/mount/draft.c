@@ -53,6 +53,17 @@ static void open_temp(struct call *c)
     reply_opened(c);
 }
 
+static int begin_anew(struct call *c, bool failed, bool truncate)
+{
+    int r = failed ? engine_take_again(c->m->engine, c->h->checkpoint, &c->h->who, &c->e) : 0;
+
+    if (r == 0 && truncate)
+        r = engine_state_truncate(c->m->engine, c->h->checkpoint, 0, &c->e);
+    if (r == -EINVAL && !failed) /* the take failed just now, and the index doesn't know yet */
+        r = engine_take_again(c->m->engine, c->h->checkpoint, &c->h->who, &c->e);
+    return r;
+}
+
 /* state.json: a failed take is tried again; O_TRUNC drops what was written before. */
 static void open_state(struct call *c)
 {
@@ -70,15 +81,12 @@ static void open_state(struct call *c)
         return;
     }
     who_read(c->from.pid, c->from.uid, &c->h->who); /* now: it may be gone when the last close comes */
-    if (now.phase == PHASE_FAILED)
-        r = engine_take_again(c->m->engine, c->h->checkpoint, &c->h->who, &c->e);
+    r = begin_anew(c, now.phase == PHASE_FAILED, (c->fi.flags & O_TRUNC) || now.size < 0);
     if (r == -ESTALE) { /* told by the first write: an open that says so is tried again by the kernel */
         c->h->failed = ESTALE;
         reply_opened(c);
         return;
     }
-    if (r == 0 && ((c->fi.flags & O_TRUNC) || now.size < 0))
-        r = engine_state_truncate(c->m->engine, c->h->checkpoint, 0, &c->e);
     if (r < 0)
         open_failed(c, -r);
     else
@@ -408,7 +416,7 @@ static void seal(struct call *c)
 {
     if (engine_seal(c->m->engine, c->h->checkpoint, &c->h->who, &c->e) < 0)
         log_info("not sealed: %s", err_text(&c->e));
-    engine_sealing(c->m->engine, c->h->checkpoint, false);
+    engine_sealing(c->m->engine, c->h->checkpoint, NULL);
     handle_free(c->m, c->h);
     call_free(c);
 }
@@ -423,7 +431,7 @@ void draft_release(struct mount *m, struct handle *h)
         handle_free(m, h);
         return;
     }
-    engine_sealing(m->engine, h->checkpoint, true); /* before the kernel sends anything else */
+    engine_sealing(m->engine, h->checkpoint, &h->who); /* before the kernel sends anything else */
     c->m = m;
     c->h = h;
     c->from.pid = h->pid;

@@ -66,6 +66,7 @@ int64_t engine_line(const struct engine *g);
 /* Who asks: read from /proc once per request. */
 struct who {
     struct store_who w;
+    pid_t group; /* process group; -1 = not known */
     char *user, *command;
     char host[65];
 };
@@ -99,8 +100,8 @@ int engine_rename(struct engine *g, int64_t checkpoint, const char *new_name, co
 
 int engine_state_write(struct engine *g, int64_t checkpoint, int64_t off, const void *bytes, size_t n, struct err *e);
 int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, struct err *e);
-/* The last close has come, or its seal is over: verbs and `wait` wait for it. Doesn't block. */
-void engine_sealing(struct engine *g, int64_t checkpoint, bool under_way);
+/* The last close has come (`by`: whoever wrote), or its seal is over (NULL): verbs and `wait` wait for it. Doesn't block. */
+void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by);
 /* The last close: seals, unless nothing was written. JSON cut short is -EINVAL; why there is no seal is noted in status. */
 int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 /* The same of bytes that a temporary held. */

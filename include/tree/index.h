@@ -21,6 +21,7 @@ struct index_entry {
     int64_t draft_size;  /* bytes of a state that is being written; -1 = none */
     int64_t draft_mtime; /* ns */
     pid_t taken_by;      /* process that made the directory on this mount; 0 = another mount or an earlier one */
+    pid_t taken_group;   /* and its group */
     pid_t sealed_by;     /* process that wrote the state on this mount */
     int64_t sealed_ms;   /* and when, monotonic */
     pid_t copier;        /* process that was refused another file here: it writes no state here */

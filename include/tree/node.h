@@ -37,9 +37,10 @@ enum mount_kind {
 
 enum checkpoint_kind {
     CKPT_DIR = 1,
-    CKPT_STATE = 2,
+    /* cp and tar go by inode number: what no agent writes comes before the state (see fs/tree/files.c) */
+    CKPT_CHECKPOINT = 2,
     CKPT_SNAPSHOT = 3,
-    CKPT_CHECKPOINT = 4,
+    CKPT_STATE = 4,
     CKPT_META = 5,
     CKPT_TRANSCRIPT = 6,
     CKPT_PENDING = 7,

@@ -57,7 +57,8 @@ class Mount:
 
     def environ(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("NEON_", "PG", "CHECKPOINT")) and k != "DATABASE_URL"}
-        return env | (self.emulator.env if self.emulator else {}) | self.env
+        reports = f"log_path={self.base}/sanitizer"  # of every process that comes of the mount, if it was built so
+        return env | {"ASAN_OPTIONS": reports, "UBSAN_OPTIONS": reports} | (self.emulator.env if self.emulator else {}) | self.env
 
     def command(self, *more):
         where = f"--local={self.dir}" if self.local else f"--store={self.store}"
@@ -105,7 +106,9 @@ class Mount:
         if self.emulator:
             self.emulator.close()
         wait_until(lambda: not self.servers(), DEADLINE)
+        reports = [p.read_text(errors="replace") for p in self.base.glob("sanitizer*")]
         shutil.rmtree(self.base, ignore_errors=True)
+        assert not reports, reports[0][:6000]
 
     def servers(self):
         """Processes of this mount's private servers that still run."""
@@ -195,7 +198,9 @@ class Mount:
         """Deletes the branches that restores replaced, as a person in Neon's console does: a project may have only so many."""
         for branch in self.emulator.branches():
             if branch["name"].startswith("replaced-") and not branch["default"]:
-                self.emulator.ok("DELETE", f"/projects/{{p}}/branches/{branch['id']}")
+                path = f"/projects/{{p}}/branches/{branch['id']}"
+                answer = wait_until(lambda: (a := self.emulator.api("DELETE", path)).status != 423 and a)
+                self.emulator.settle(answer.json["operations"])
 
     def agents(self):
         """Pids of supervisors of this mount's agents."""

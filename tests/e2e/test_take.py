@@ -375,7 +375,7 @@ def faulty(m):
 
 def test_a_failed_take_says_so_on_every_write_of_the_handle(faulty):
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:failed:disk on fire")
+    m.emulator.fault(f"{SNAPSHOT}=op:error:disk on fire")
     os.mkdir(m / "burns")
     fd = os.open(m / "burns/state.json", os.O_WRONLY | os.O_CREAT)
     codes = {fails(errno.EIO, os.write, fd, b"{}").errno for _ in range(3)}
@@ -394,7 +394,7 @@ def test_a_failed_take_says_so_on_every_write_of_the_handle(faulty):
 
 def test_python_that_writes_again_after_an_error_seals_nothing(faulty):
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:failed")
+    m.emulator.fault(f"{SNAPSHOT}=op:error")
     os.mkdir(m / "python_fails")
     done = subprocess.run([sys.executable, "-c", "import sys, json\nwith open(sys.argv[1], 'w') as f:\n json.dump({'a': 1}, f)",
                            m / "python_fails/state.json"], capture_output=True, text=True)
@@ -406,7 +406,7 @@ def test_python_that_writes_again_after_an_error_seals_nothing(faulty):
 def test_an_error_before_the_first_write_is_the_cause_too(faulty):
     """The handle was open already when the take failed."""
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:failed")
+    m.emulator.fault(f"{SNAPSHOT}=op:error")
     os.mkdir(m / "early")
     fd = os.open(m / "early/state.json", os.O_WRONLY | os.O_CREAT)
     m.wait_status("early", "failed take: ")
@@ -419,7 +419,7 @@ def test_an_error_before_the_first_write_is_the_cause_too(faulty):
 
 def test_rmdir_frees_the_name_of_a_failed_take(faulty):
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:failed")
+    m.emulator.fault(f"{SNAPSHOT}=op:error")
     os.mkdir(m / "freed")
     assert m.wait("freed").startswith("failed take: ")
     os.rmdir(m / "freed")

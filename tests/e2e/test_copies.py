@@ -1,0 +1,218 @@
+"""A copy is not a take (design.md §4): a backup copied straight into the mount makes no false pair and destroys nothing."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from emulator import wait_until
+from mount import SAMPLES, STATE, Mount, shell
+
+COPY = "failed take: a copy, use .import/"
+
+
+@pytest.fixture(scope="module")
+def m():
+    with Mount(emulator=("--snapshots=1000",)) as mount:
+        yield mount
+
+
+@pytest.fixture(scope="module")
+def backup(m, tmp_path_factory):
+    """A backup of four checkpoints: three of them are gone from the mount by then, one is still there."""
+    where = tmp_path_factory.mktemp("backup")
+    m.take("lost", STATE)
+    m.take("lost_text", b"no JSON")
+    m.take("lost_calls", SAMPLES / "py_parallel3_interrupted.json", meta={"reason": "why", "labels": ["a"]})
+    done = shell(f"mkdir {m / 'lost_bare'} {m / 'kept_bare'}; mkdir {m / 'kept'}; cp {STATE} {m / 'kept/state.json'}")
+    assert done.returncode == 0, done
+    for name in ("lost_bare", "kept_bare", "kept"):
+        m.wait(name)
+    wait_until(lambda: (m / "kept/transcript.md").exists())
+    assert shell(f"cp -a {m.root}/. {where}/").returncode == 0
+    for name in LOST:
+        assert m.echo(".control/prune", f"delete {name}") is None
+        assert not (m / name).exists()
+    return where
+
+
+LOST = ["lost", "lost_text", "lost_calls", "lost_bare"]
+KEPT = ["kept", "kept_bare"]
+
+TOOLS = {
+    "rsync": "rsync -a {backup}/ {mount}/",
+    "rsync_delete": "rsync -a --delete {backup}/ {mount}/",
+    "rsync_no_times": "rsync -rlc --no-times {backup}/ {mount}/",
+    "rsync_inplace": "rsync -a --inplace {backup}/ {mount}/",
+    "rsync_whole": "rsync -aW --delay-updates {backup}/ {mount}/",
+    "cp_r": "cp -r {backup}/. {mount}/",
+    "cp_a": "cp -a {backup}/. {mount}/",
+    "cp_each": "for d in {backup}/lost*; do cp -r $d {mount}/; done",
+    "cp_into_made": "for d in {backup}/lost*; do mkdir {mount}/$(basename $d); cp $d/* {mount}/$(basename $d)/; done",
+    "tar": "tar c -C {backup} . | tar x -C {mount}",
+    "tar_overwrite": "tar c -C {backup} . | tar x --overwrite -C {mount}",
+    "tar_unlink_first": "tar c -C {backup} . | tar x --unlink-first -C {mount}",
+    "tar_state_first": "tar c -C {backup} $(cd {backup}; ls -d lost*/state.json; ls -d lost*/[^s]* lost*/snapshot.json) | tar x -C {mount}",
+    "python_copytree": "{python} -c 'import shutil,sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True, dirs_exist_ok=True)' {backup} {mount}",
+    "python_copytree_each": "{python} -c 'import os,shutil,sys\nfor n in os.listdir(sys.argv[1]):\n if n.startswith(\"lost\"):\n"
+                            "  try: shutil.copytree(f\"{{sys.argv[1]}}/{{n}}\", f\"{{sys.argv[2]}}/{{n}}\")\n  except shutil.Error: pass' {backup} {mount}",
+    "node_cp": "node -e 'require(\"fs\").cpSync(process.argv[1], process.argv[2], {{recursive: true}})' {backup}/lost {mount}/lost",
+    "cpio": "cd {backup} && find . | cpio -pdm --quiet {mount}",
+}
+MISSING = {"cpio"} if not shutil.which("cpio") else set()
+
+
+def state_of(m):
+    """Everything that a copy must not change."""
+    found = {}
+    for name in KEPT:
+        for entry in sorted((m / name).iterdir()):
+            if entry.is_file() and entry.name not in ("wait",):
+                found[f"{name}/{entry.name}"] = entry.read_bytes()
+    return found
+
+
+@pytest.fixture
+def clear(m):
+    """Removes what a copy left: the failed takes, whose snapshots are given back, and what a stranger's process found there."""
+    def remove():
+        for name in LOST:
+            if (m / name).exists():
+                m.wait(name)
+                if m.status(name) == COPY:
+                    wait_until(lambda: rmdir(m / name))
+                else:
+                    assert m.echo(".control/prune", f"delete {name}") is None
+    yield remove
+    remove()
+
+
+@pytest.mark.parametrize("tool", sorted(set(TOOLS) - MISSING))
+def test_a_backup_copied_straight_into_the_mount(m, backup, clear, tool):
+    before, neon, latest = state_of(m), {s["id"] for s in m.emulator.snapshots()}, os.readlink(m / "latest")
+    done = shell(TOOLS[tool].format(backup=backup, mount=m.root, python=sys.executable), timeout=120)
+    assert done.returncode != 0 or tool in ("cp_each", "python_copytree_each", "cp_into_made"), done
+    made = [n for n in LOST if (m / n).exists()]
+    assert "lost" in made, done
+    for name in made:
+        m.wait(name)
+        assert m.status(name) in (COPY, "saved (database only)"), (name, done)
+        assert not (m / name / "state.json").exists() and not (m / name / "transcript.md").exists(), (tool, name)
+    assert m.status("lost") == COPY, tool
+    assert os.readlink(m / "latest") == latest
+    assert state_of(m) == before
+    clear()
+    assert {s["id"] for s in m.emulator.snapshots()} == neon, tool
+
+
+def rmdir(path):
+    """Its snapshot may still be on its way back: EBUSY until then."""
+    try:
+        os.rmdir(path)
+        return True
+    except OSError as e:
+        assert e.errno == errno.EBUSY, e
+        return False
+
+
+def test_a_copy_is_never_tried_again(m, backup):
+    os.mkdir(m / "again")
+    with pytest.raises(PermissionError):
+        open(m / "again/snapshot.json", "w")
+    assert m.status("again") == COPY
+    for file in ("state.json", ".state.json.x", "meta.json"):
+        with pytest.raises(PermissionError):
+            open(m / "again" / file, "w")
+    wait_until(lambda: rmdir(m / "again"))
+    os.mkdir(m / "again")
+    (m / "again/state.json").write_text("{}")
+    wait_until(lambda: m.status("again") == "saved")
+
+
+def test_after_the_snapshot_has_settled(m):
+    """The process that made the directory copies later: its snapshot is deleted in Neon, and the mount goes on with that when killed."""
+    os.mkdir(m / "late")
+    assert m.wait("late") == "saved (database only)"
+    snapshot = m.json("late/snapshot.json")["id"]
+    with pytest.raises(PermissionError):
+        open(m / "late/.checkpoint.json.x4FgT1", "w")
+    assert m.status("late") == COPY
+    wait_until(lambda: snapshot not in {s["id"] for s in m.emulator.snapshots()})
+    m.wait("late")
+    assert m.result("late")["command"] == "discard the snapshot of a copy" and m.result("late")["state"] == "done"
+    os.rmdir(m / "late")
+
+
+def test_a_stranger_destroys_nothing(m):
+    """Another process that creates, writes, renames onto, unlinks or links what it mustn't is refused, no more."""
+    done = shell(f"mkdir '{m / 'mine'}'; mkdir '{m / 'whole'}'; cp {STATE} '{m / 'whole/state.json'}'")
+    assert done.returncode == 0
+    assert m.wait("mine") == "saved (database only)"
+    wait_until(lambda: (m / "whole/transcript.md").exists())
+    snapshots = {s["id"] for s in m.emulator.snapshots()}
+    for name in ("mine", "whole"):
+        for command in ("echo x > checkpoint.json", "echo x > new", "mkdir pending", "mkdir sub", "ln -s a link", "rm -f snapshot.json", "mkfifo f",
+                        "echo x > tmp1; mv tmp1 snapshot.json", "cp /etc/hostname transcript.md", "rm -rf ../%s" % name, "mv ../whole ../mine/",
+                        "echo x >> history.jsonl", "truncate -s 0 snapshot.json", "ln state.json hard"):
+            shell(f"cd '{m / name}'; {command}")
+        assert m.status(name) == {"mine": "saved (database only)", "whole": "waiting (1 call)"}[name]
+    assert {s["id"] for s in m.emulator.snapshots()} == snapshots
+    # and whoever was refused there writes no state there
+    done = shell(f"cd '{m / 'mine'}'; exec 2>&1; {sys.executable} -c \"\nfor f in ('new', 'state.json'):\n try: open(f, 'w')\n except OSError as e: print(f, e.errno)\"")
+    assert done.stdout.split() == ["new", "1", "state.json", "1"], done
+    (m / "mine/state.json").write_bytes(STATE.read_bytes())
+    wait_until(lambda: m.status("mine") == "waiting (1 call)")
+
+
+def test_the_writer_of_a_sealed_checkpoint_may_remove_a_tree_and_finds_it_whole(m):
+    """rmtree in the process that took it: it reads the directories first, so it isn't tar extracting over them."""
+    m.take("own")
+    os.mkdir(m / "own_bare")
+    m.wait("own_bare")
+    errors = []
+    for name in ("own", "own_bare"):
+        shutil.rmtree(m / name, onerror=lambda function, path, info: errors.append(info[1].errno))
+    assert set(errors) <= {errno.EPERM, errno.ENOTEMPTY} and len(errors) > 10
+    assert m.status("own") == "waiting (1 call)" and m.status("own_bare") == "saved (database only)"
+
+
+def test_a_restored_checkpoint_is_no_copy(m):
+    """Something came of it: it has a history by now, so its writer's mistakes destroy nothing."""
+    os.mkdir(m / "restored_bare")
+    m.wait("restored_bare")
+    m.take("restored")
+    assert m.echo("restored_bare/restore", "in-place") is None
+    for name in ("restored_bare", "restored"):
+        with pytest.raises(PermissionError):
+            open(m / name / "snapshot.json", "w")
+    assert m.status("restored_bare") == "saved (database only)"
+    assert m.status("restored") == "off-line"
+
+
+def test_a_copy_by_threads(m):
+    """Node does each step in another thread."""
+    done = subprocess.run(["node", "-e", "const fs=require('fs/promises');(async()=>{const d=process.argv[1];await fs.mkdir(d);"
+                           "await fs.writeFile(d+'/snapshot.json','{}').catch(e=>console.log(e.code));"
+                           "await fs.writeFile(d+'/state.json','{}').catch(e=>console.log(e.code))})()", m / "threads"], capture_output=True, text=True)
+    assert done.stdout.split() == ["EPERM", "EPERM"], done
+    assert m.status("threads") == COPY
+
+
+def test_a_directory_with_only_the_writers_files_is_a_take(m, tmp_path):
+    """cp -a and rsync of what an agent has written beside: state.json, meta.json, old times."""
+    source = tmp_path / "ready"
+    source.mkdir()
+    (source / "state.json").write_bytes(STATE.read_bytes())
+    (source / "meta.json").write_text('{"reason": "copied"}')
+    os.utime(source / "state.json", (1, 1))
+    os.utime(source, (1, 1))
+    for how, command in (("cp -a", f"cp -a {source} '{m / 'by cp -a'}'"), ("rsync", f"rsync -a {source}/ '{m / 'by rsync'}'"),
+                         ("tar", f"mkdir '{m / 'by tar'}' && tar c -C {source} state.json meta.json | tar x -C '{m / 'by tar'}'")):
+        done = shell(command)
+        assert done.returncode == 0, (how, done)
+        wait_until(lambda: m.status(f"by {how}") == "waiting (1 call)")
+        assert m.json(f"by {how}/meta.json") == {"reason": "copied"}
+        assert os.stat(m / f"by {how}/state.json").st_mtime > 1e9  # times are accepted and ignored

@@ -59,8 +59,11 @@ struct engine {
     char *neon_trouble;     /* NULL = Neon answered last time */
 
     pthread_mutex_t refresh; /* store → index, so that an older answer never replaces a newer one */
-    pthread_t keeper;        /* lease, sizes */
+    pthread_t keeper;
     bool keeper_runs;
+    pthread_t watch;
+    bool watch_runs;
+    atomic_int_least64_t sweep_until; /* mono ms: how long leftovers are looked for */
 };
 
 /* ---- run.c ---- */
@@ -153,11 +156,19 @@ int discard_branches(struct engine *g, const struct neon_call *call, const char 
 int recover_register(struct engine *g, bool can_resume, struct err *e);
 int recover_left(struct engine *g, struct err *e);
 
-/* ---- keeper.c: the lease, late sizes ---- */
-/* Neon no longer has the checkpoint's snapshot: so says its status from now on. */
-void keeper_missing(struct engine *g, int64_t checkpoint);
+/* ---- keeper.c: the lease ---- */
 int keeper_start(struct engine *g, struct err *e);
 void keeper_stop(struct engine *g);
+/* A thread of the engine's that gets no signal. */
+int engine_thread(pthread_t *ret, void *(*body)(void *), struct engine *g, struct err *e);
+
+/* ---- watch.c: what changes in Neon by itself ---- */
+int watch_start(struct engine *g, struct err *e);
+void watch_stop(struct engine *g);
+/* Neon no longer has the checkpoint's snapshot: so says its status from now on. */
+void watch_missing(struct engine *g, int64_t checkpoint);
+/* Something that nobody needs may turn up in Neon within the next minutes: look for it. */
+void watch_leftovers(struct engine *g);
 
 /* ---- decide.c ---- */
 /* Resolves a resume or replay command against the checkpoint's pending calls; *ret_json is CHECKPOINT_DECISIONS. */

@@ -1,159 +1,18 @@
-/* What an engine does beside commands: renews the mount's lease, fetches sizes that Neon computes late, notices missing snapshots. */
+/* The mount's lease: renewed every second by a thread that does nothing else, so that nothing else can hold it up. */
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "actions_i.h"
-#include "formats/render.h"
-#include "util/cleanup.h"
 #include "util/clock.h"
-#include "util/log.h"
-#include "util/text.h"
 
 #define TICK_MS 100
 #define BEAT_MS 1000
-/* A snapshot's size arrives some seconds to minutes late (neon-api.md §2.1): asked for often at first, then rarely. */
-#define LOOK_FIRST_MS 3000
-#define LOOK_LAST_MS 300000
-
-/* A checkpoint whose snapshot is to be compared with Neon's list. */
-struct known {
-    int64_t checkpoint;
-    struct store_snapshot s; /* its strings are owned */
-};
-
-static void known_free(struct known *k, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        free(k[i].s.id);
-        free(k[i].s.name);
-        free(k[i].s.project_id);
-        free(k[i].s.branch_id);
-        free(k[i].s.lsn);
-    }
-    free(k);
-}
-
-static struct known known_of(const struct store_checkpoint *c)
-{
-    struct known k = {.checkpoint = c->id, .s = c->snapshot};
-
-    k.s.id = str_dup(c->snapshot.id);
-    k.s.name = str_dup(c->snapshot.name);
-    k.s.project_id = str_dup(c->snapshot.project_id);
-    k.s.branch_id = str_dup(c->snapshot.branch_id);
-    k.s.lsn = str_dup(c->snapshot.lsn);
-    return k;
-}
-
-/* Every snapshot that isn't known to be missing; *ret_late: some size has not arrived. */
-static struct known *known_snapshots(struct engine *g, size_t *ret_n, bool *ret_late)
-{
-    struct known *k;
-    size_t n = 0;
-
-    index_read_lock(g->c.index);
-    k = calloc(index_count(g->c.index) + 1, sizeof(*k));
-    for (struct index_entry *e = index_from(g->c.index, 0); k && e; e = index_from(g->c.index, e->c.id + 1)) {
-        const struct store_snapshot *s = &e->c.snapshot;
-
-        if (!s->id || s->missing || e->c.phase == PHASE_FAILED || e->c.phase == PHASE_TAKING)
-            continue;
-        k[n++] = known_of(&e->c);
-        *ret_late |= s->full_size < 0;
-    }
-    index_unlock(g->c.index);
-    *ret_n = n;
-    return k;
-}
-
-static const struct neon_snapshot *listed(const struct neon_snapshots *l, const char *id)
-{
-    for (size_t i = 0; i < l->n; i++)
-        if (str_equal(l->items[i].id, id))
-            return &l->items[i];
-    return NULL;
-}
-
-static void update(struct engine *g, struct known *k, const struct neon_snapshot *now)
-{
-    cleanup_buf struct buf json = {0};
-    cleanup_err struct err e = {0};
-    struct store_snapshot *s = &k->s;
-    struct snapshot_facts f;
-
-    if (now && now->full_size == s->full_size && now->expires_at_ns == s->expires_at)
-        return;
-    s->missing = !now;
-    if (now) {
-        s->full_size = now->full_size;
-        s->diff_size = now->diff_size;
-        s->expires_at = now->expires_at_ns;
-    }
-    f = (struct snapshot_facts){
-        .project_id = s->project_id, .branch_id = s->branch_id, .id = s->id, .name = s->name, .lsn = s->lsn,
-        .requested_at = s->requested_at, .captured_at = s->captured_at, .expires_at = s->expires_at,
-        .full_size = s->full_size, .diff_size = s->diff_size,
-    };
-    if (render_snapshot_json(&json, &f) < 0 || store_snapshot_put(g->c.store, k->checkpoint, s, &json, &e) < 0)
-        log_warn("snapshot %s can't be updated: %s", s->id, err_text(&e));
-    else
-        engine_refresh(g, k->checkpoint, 0);
-}
-
-void keeper_missing(struct engine *g, int64_t checkpoint)
-{
-    struct known *k = calloc(1, sizeof(*k));
-    struct index_entry *e;
-
-    index_read_lock(g->c.index);
-    e = k ? index_by_id(g->c.index, checkpoint) : NULL;
-    if (e)
-        *k = known_of(&e->c);
-    index_unlock(g->c.index);
-    if (e)
-        update(g, k, NULL);
-    if (k)
-        known_free(k, 1);
-}
-
-/* Compares with Neon. Returns whether some size is still awaited. A snapshot that isn't listed the first time may only be late. */
-static bool look(struct engine *g, bool *suspicious)
-{
-    struct neon_call call = engine_call(g);
-    struct neon_snapshots list = {0};
-    cleanup_err struct err e = {0};
-    bool late = false;
-    bool missing = false;
-    size_t n = 0;
-    struct known *k = known_snapshots(g, &n, &late);
-
-    call.flags = NEON_CALL_ONCE;
-    if (k && n && neon_said(g, neon_snapshots_list(g->c.neon, &call, &list, &e), &e) == 0) {
-        for (size_t i = 0; i < n; i++) {
-            const struct neon_snapshot *now = listed(&list, k[i].s.id);
-
-            missing |= !now;
-            if (now || *suspicious)
-                update(g, &k[i], now);
-        }
-        *suspicious = missing;
-    }
-    neon_snapshots_free(&list);
-    if (k)
-        known_free(k, n);
-    return late || missing;
-}
 
 static void *keep(void *arg)
 {
     struct engine *g = arg;
     int64_t beat = 0;
-    int64_t interval = LOOK_FIRST_MS;
-    int64_t next_look = clock_mono_ms() + interval;
-    int64_t seen = 0;
-    bool suspicious = false;
 
     while (!atomic_load(&g->stopping)) {
         int64_t now = clock_mono_ms();
@@ -163,34 +22,29 @@ static void *keep(void *arg)
                 atomic_store(&g->last_beat, clock_mono_ms());
             beat = now + BEAT_MS;
         }
-        if (index_last_action(g->c.index) != seen) { /* something happened: look soon again */
-            seen = index_last_action(g->c.index);
-            interval = LOOK_FIRST_MS;
-            next_look = now + interval;
-        }
-        if (now >= next_look) {
-            if (!look(g, &suspicious))
-                interval = LOOK_LAST_MS;
-            else if (interval < LOOK_LAST_MS / 2)
-                interval *= 2;
-            next_look = clock_mono_ms() + interval;
-        }
         clock_sleep_ms(TICK_MS);
     }
     return NULL;
 }
 
-int keeper_start(struct engine *g, struct err *e)
+int engine_thread(pthread_t *ret, void *(*body)(void *), struct engine *g, struct err *e)
 {
     sigset_t all, old;
     int failed;
 
-    sigfillset(&all);
+    sigfillset(&all); /* the main thread alone gets TERM and INT: fuse.md §1.9 */
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    failed = pthread_create(&g->keeper, NULL, keep, g);
+    failed = pthread_create(ret, NULL, body, g);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    g->keeper_runs = !failed;
     return failed ? err_set(e, failed, "no thread can be started: %s", strerror(failed)) : 0;
+}
+
+int keeper_start(struct engine *g, struct err *e)
+{
+    int r = engine_thread(&g->keeper, keep, g, e);
+
+    g->keeper_runs = r == 0;
+    return r;
 }
 
 void keeper_stop(struct engine *g)

@@ -62,5 +62,5 @@ void delete_body(struct run *r)
         journal_finish(r, ACTION_FAILED, e.code, err_text(&e), NULL, false, &ignored);
     else
         engine_refresh(r->g, r->checkpoint, r->action);
-    run_end(r, e.code, rc < 0 ? err_text(&e) : NULL);
+    run_end(r, rc < 0 ? e.code : 0, rc < 0 ? err_text(&e) : NULL);
 }

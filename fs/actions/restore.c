@@ -79,7 +79,7 @@ static int not_found(struct run *r, const struct neon_call *call, struct err *e)
         rc = active_check(r->g, call, &branch, NULL, &ignored);
         return rc == -ESTALE ? err_move(e, &ignored) : -e->code;
     }
-    keeper_missing(r->g, r->checkpoint);
+    watch_missing(r->g, r->checkpoint);
     return err_set(e, ENODATA, "the snapshot %s is gone from Neon (expired or deleted): nothing can be restored from it, nothing was changed",
                    data_get(r, "snapshot_id"));
 }
@@ -243,7 +243,7 @@ static int usable(struct run *r, const struct neon_call *call, const char *endpo
     if (!endpoint || (before && !str_equal(endpoint, before)))
         return err_set(e, EIO, "branch %s is active but its endpoint is %s instead of %s: the connection string changed; see Neon's console",
                        data_get(r, "new_branch"), endpoint ? endpoint : "missing", before);
-    rc = active_uri(r->g, call, data_get(r, "new_branch"), &uri, e);
+    rc = neon_later(active_uri(r->g, call, data_get(r, "new_branch"), &uri, e));
     if (rc == 0)
         rc = database_probe(uri, call->cancelled, call->deadline_mono_ms, e);
     return rc;
@@ -286,8 +286,10 @@ static int verify_finalized(struct run *r, const struct neon_call *call, struct 
     if (!done)
         return err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"), data_get(r, "new_branch"));
     works = usable(r, call, endpoint, &trouble);
-    if (works < 0 && atomic_load(&r->g->stopping))
-        return err_move(e, &trouble);
+    if (works == -EAGAIN || (works < 0 && atomic_load(&r->g->stopping))) {
+        err_move(e, &trouble);
+        return works;
+    }
     if (r->doubtful || r->recovered)
         rc = neon_later(discard_branches(r->g, call, data_get(r, "restored_name"), data_get(r, "new_branch"), e));
     if (rc == 0)
@@ -313,6 +315,7 @@ static void clean_up(struct run *r, struct err *e)
         return;
     log_warn("branch %s, made for a restore that failed, may be left in Neon: %s", data_get(r, "restored_name"), err_text(&why));
     err_set(e, e->code, "%s; branch %s, made for it, may be left in Neon: delete it there", err_text(e), data_get(r, "restored_name"));
+    watch_leftovers(r->g);
 }
 
 static bool known_step(const struct run *r)
@@ -352,6 +355,8 @@ int restore_steps(struct run *r, struct err *e)
     } while (rc == -EAGAIN && neon_wait_for(r, e));
     if (rc < 0 && !atomic_load(&r->g->stopping))
         clean_up(r, e);
+    if (r->doubtful || r->recovered)
+        watch_leftovers(r->g);
     if (rc == 0 || !atomic_load(&r->g->stopping))
         journal_turn_release(r);
     return rc;

@@ -244,6 +244,8 @@ void take_body(struct run *r)
     do {
         rc = steps(r, &e);
     } while (rc == -EAGAIN && neon_wait_for(r, &e));
+    if (r->doubtful || r->recovered)
+        watch_leftovers(r->g);
     if (rc < 0 && atomic_load(&r->g->stopping))
         return; /* handed over by the journal */
     if (rc < 0) {

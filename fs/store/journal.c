@@ -135,6 +135,34 @@ int store_action(struct store *s, int64_t id, struct store_action *ret, struct e
     return r;
 }
 
+struct left_args {
+    const char *project_id, *uid, *name, *neon_id;
+    int found;
+};
+
+static int leftover_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct left_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e,
+              "SELECT 1 FROM checkpointfs.actions WHERE project_id = $1 AND uid = $2 AND state NOT IN ('queued', 'running')"
+              " AND (data->>'restored_name' = $3 OR (data->>'snapshot_name' = $3 AND (state <> 'done' OR data->>'snapshot_id' <> $4)))"
+              " AND NOT EXISTS (SELECT 1 FROM checkpointfs.checkpoints WHERE snapshot_id = $4)",
+              "ssss", a->project_id, a->uid, a->name, a->neon_id);
+
+    if (r == 0)
+        a->found = PQntuples(res) > 0;
+    return r;
+}
+
+int store_leftover(struct store *s, const char *project_id, const char *uid, const char *name, const char *neon_id, struct err *e)
+{
+    struct left_args a = {.project_id = project_id, .uid = uid, .name = name, .neon_id = neon_id};
+    int r = store_tx(s, TX_ONE_READ, leftover_fn, &a, e);
+
+    return r < 0 ? r : a.found;
+}
+
 struct list_args {
     int64_t line_id;
     int64_t after;

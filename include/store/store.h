@@ -35,6 +35,8 @@ int store_migrate(const char *owner_conninfo, const char *mount_role, struct err
  * -EPROTO: older or newer; the text names `checkpointfs migrate`). */
 int store_open(const char *conninfo, int connections, struct store **ret, struct err *e);
 void store_close(struct store *s);
+/* From now on no call waits for the server: the program leaves, and the store doesn't answer. Doesn't block; thread-safe. */
+void store_abandon(struct store *s);
 
 /* ---- lines and mounts ------------------------------------------------------------------------------------------------ */
 
@@ -74,7 +76,7 @@ int store_mount_register(struct store *s, int64_t line_id, struct store_mount *m
 #define STORE_LEASE_MS 15000
 /* Renews the mount's lease. Bounded by 2 s. -ESTALE after store_mount_leave. */
 int store_mount_beat(struct store *s, int64_t mount_id, struct err *e);
-/* Says that the mount is gone; what it left unsettled may be taken over at once. */
+/* Says that the mount is gone; what it left unsettled may be taken over at once. Bounded by 2 s. */
 int store_mount_leave(struct store *s, int64_t mount_id, struct err *e);
 
 /* ---- who ------------------------------------------------------------------------------------------------------------- */
@@ -338,6 +340,10 @@ int store_delete_done(struct store *s, int64_t action, const char *doc, struct e
  * (text says which). Order: restores and replays before takes and deletes, then by id; a holder whose action is settled counts as none. */
 int store_turn(struct store *s, int64_t action, struct err *e);
 int store_turn_release(struct store *s, int64_t action, struct err *e);
+
+/* 1 when the snapshot or branch `neon_id` of that name was announced by the action `uid`, which is settled, and nothing in the record
+ * needs it: it can be deleted. 0 when not, or not known. */
+int store_leftover(struct store *s, const char *project_id, const char *uid, const char *name, const char *neon_id, struct err *e);
 
 int store_action(struct store *s, int64_t id, struct store_action *ret, struct err *e);
 

@@ -5,6 +5,7 @@
 
 #include "agents/ancestry.h"
 #include "mount_i.h"
+#include "util/clock.h"
 
 bool control_of(node_id node, enum control *ret)
 {
@@ -133,13 +134,16 @@ static void command(struct call *c)
 /* The same bytes again: the same answer, or the same wait, if the first was interrupted. */
 static void same(struct call *c)
 {
-    bool answered;
+    bool answered, overdue;
     int code;
 
     pthread_mutex_lock(&c->m->handles_lock);
     answered = c->h->answered;
+    overdue = c->h->overdue;
     code = c->h->answer;
     pthread_mutex_unlock(&c->m->handles_lock);
+    if (overdue)
+        c->deadline_ms = clock_mono_ms() - 1; /* ETIMEDOUT again, unless the action has ended meanwhile */
     if (answered || !c->h->run)
         answer(c, code);
     else

@@ -89,7 +89,7 @@ void dirs_mkdir(struct mount *m, fuse_req_t req, node_id parent, const char *nam
     }
     c = named(m, req, parent, name);
     if (c)
-        jobs_add(m->jobs, c, name_problem(name) ? bad_name : take);
+        jobs_add(m->dirs, c, name_problem(name) ? bad_name : take);
 }
 
 /* ---- rmdir, unlink ------------------------------------------------------------------------------------------------------ */
@@ -119,7 +119,7 @@ void dirs_rmdir(struct mount *m, fuse_req_t req, node_id parent, const char *nam
     if (!c)
         return;
     c->node2 = a.id;
-    jobs_add(m->jobs, c, remove_failed);
+    jobs_add(m->dirs, c, remove_failed);
 }
 
 void dirs_unlink(struct mount *m, fuse_req_t req, node_id parent, const char *name)
@@ -183,7 +183,7 @@ void dirs_rename(struct mount *m, fuse_req_t req, node_id parent, const char *na
     else if (node_class(a.id) == CLASS_TEMP)
         temps_rename(c);
     else if (node_kind(a.id) == CKPT_DIR)
-        jobs_add(m->jobs, c, rename_checkpoint);
+        jobs_add(m->dirs, c, rename_checkpoint);
     else if (copies_temporary_name(new_name))
         temps_keep_meta(c);
     else

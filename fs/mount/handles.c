@@ -115,6 +115,13 @@ void handle_free(struct mount *m, struct handle *h)
     free(h);
 }
 
+void handle_overdue(struct mount *m, struct handle *h)
+{
+    pthread_mutex_lock(&m->handles_lock);
+    h->overdue = true;
+    pthread_mutex_unlock(&m->handles_lock);
+}
+
 bool handle_busy(struct mount *m, node_id node, const struct handle *except)
 {
     bool busy;

@@ -38,6 +38,7 @@ struct mount {
     struct engine *engine;
     struct fuse_session *se;
     struct jobs *jobs;
+    struct jobs *dirs; /* what the kernel holds a directory's lock for: never behind the others */
     struct notifier *notifier;
     uid_t uid;
     gid_t gid;
@@ -81,6 +82,7 @@ struct handle {
     int answer;           /* positive errno the command was answered with: under handles_lock */
     bool answered;        /* under handles_lock */
     bool refused;         /* something that was no command is in the journal already: under handles_lock */
+    bool overdue;         /* the deadline of a wait for it came: under handles_lock */
     bool writing;         /* a write waits for its reply: under handles_lock */
     int64_t touched_ms;   /* opened, written or replied to: under handles_lock */
 
@@ -156,6 +158,8 @@ int handle_new_alone(struct mount *m, enum handle_kind kind, const struct node_a
 void handle_free(struct mount *m, struct handle *h);
 /* A write on it begins to wait for its reply, or is about to get it. */
 void handle_writes(struct mount *m, struct handle *h, bool writing);
+/* A wait for its command took too long: the same bytes again don't wait that long once more. */
+void handle_overdue(struct mount *m, struct handle *h);
 static inline struct handle *handle_of(const struct fuse_file_info *fi) { return (struct handle *)(uintptr_t)fi->fh; }
 /* Whether another handle has that node open for writing, so that a second writer would hang (fuse.md §0.7). */
 bool handle_busy(struct mount *m, node_id node, const struct handle *except);

@@ -15,10 +15,13 @@
 
 #include "mount_i.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 #include "util/text.h"
 
 #define JOB_THREADS 16
+#define DIR_THREADS 4
+#define WAKE_MS 10
 
 /* ---- libfuse's session ---------------------------------------------------------------------------------------------- */
 
@@ -170,8 +173,9 @@ int mount_open(const struct mount_config *config, struct mount **ret, struct err
         return err_set(e, EINVAL, "libfuse refuses the mount options `%s`", config->options ? config->options : "");
     }
     m->jobs = jobs_new(JOB_THREADS);
+    m->dirs = jobs_new(DIR_THREADS);
     m->notifier = notifier_new(m->se);
-    if (!m->jobs || !m->notifier || waits_start(m) < 0) {
+    if (!m->jobs || !m->dirs || !m->notifier || waits_start(m) < 0) {
         mount_close(m);
         return err_set(e, EAGAIN, "the mount's threads can't be started");
     }
@@ -183,6 +187,7 @@ void mount_close(struct mount *m)
 {
     if (!m)
         return;
+    jobs_free(m->dirs);
     jobs_free(m->jobs);
     waits_stop(m);
     notifier_free(m->notifier);
@@ -202,7 +207,8 @@ struct stopper {
     struct mount *m;
     struct engine *engine;
     pthread_t main;
-    bool stopped; /* the engine */
+    bool stopped;      /* the engine */
+    atomic_bool ended; /* libfuse's loop */
 };
 
 static void wake(int sig)
@@ -228,7 +234,10 @@ static void *stop_on_signal(void *arg)
         engine_stop(s->engine);
         s->stopped = true;
         fuse_session_exit(s->m->se);
-        pthread_kill(s->main, SIGUSR1);
+        while (!atomic_load(&s->ended)) { /* again: the first may come just before it sleeps */
+            pthread_kill(s->main, SIGUSR1);
+            clock_sleep_ms(WAKE_MS);
+        }
     }
     return NULL;
 }
@@ -267,6 +276,7 @@ int mount_run(struct mount *m, struct engine *g, void (*ready)(void *arg), void 
     if (r == 0) {
         pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
         r = -serve(m);
+        atomic_store(&s.ended, true);
         pthread_kill(thread, SIGUSR2);
         pthread_join(thread, NULL);
     }

@@ -135,6 +135,8 @@ static void *watch(void *arg)
             next = c->job_next;
             run_unref(c->run);
             c->run = NULL;
+            if (c->code == ETIMEDOUT && c->h->kind == HANDLE_CONTROL)
+                handle_overdue(m, c->h);
             call_reply_err(c, c->code);
         }
         clock_gettime(CLOCK_REALTIME, &until);

@@ -221,7 +221,7 @@ static int leave_fn(struct conn *c, void *arg, struct err *e)
 
 int store_mount_leave(struct store *s, int64_t mount_id, struct err *e)
 {
-    return store_tx(s, TX_WRITE, leave_fn, &mount_id, e);
+    return store_tx(s, TX_BOUNDED, leave_fn, &mount_id, e);
 }
 
 /* ---- what dead mounts left ------------------------------------------------------------------------------------------- */

@@ -130,7 +130,7 @@ static bool fresh(struct conn *c)
 /* One try to connect and set up the session. -EAGAIN: the server said that this is a bad moment, or cut what it had accepted. */
 static int try_connect(struct store *s, struct conn *c, int64_t deadline, struct err *e)
 {
-    int r = database_connect(s->keywords, s->values, NULL, deadline, &c->pg, e);
+    int r = database_connect(s->keywords, s->values, &s->abandoned, deadline, &c->pg, e);
 
     if (r)
         return r;
@@ -191,6 +191,7 @@ int pool_checkout(struct store *s, int64_t deadline_ms, struct conn **ret, struc
     if (c) {
         c->in_use = true;
         c->deadline_ms = deadline_ms;
+        c->abandoned = &s->abandoned;
         c->sqlstate[0] = '\0';
     }
     pthread_mutex_unlock(&s->lock);

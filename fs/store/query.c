@@ -15,6 +15,7 @@
 #define BOUNDED_MS 2000
 #define NORMAL_MS 30000
 #define LONG_MS 120000
+#define LOOK_MS 100 /* how soon a call notices that the store was abandoned */
 #define RETRIES 8
 #define RECONNECTS 3
 #define ASK_PAUSE_MS 100
@@ -47,9 +48,9 @@ static int await(struct conn *c, short events, struct err *e)
         int64_t left = c->deadline_ms - clock_mono_ms();
         int n;
 
-        if (left <= 0)
+        if (left <= 0 || atomic_load(c->abandoned))
             return timed_out(c, e);
-        n = poll(&p, 1, left > 60000 ? 60000 : (int)left);
+        n = poll(&p, 1, left > LOOK_MS ? LOOK_MS : (int)left);
         if (n > 0)
             return 0;
         if (n < 0 && errno != EINTR)
@@ -411,10 +412,15 @@ static int ask_outcome(struct store *s, int64_t number_, int64_t deadline_ms)
         /* EINVAL: a number that the server never gave, so it was lost in a crash */
         if (r == -EINVAL || (r == 0 && str_equal(col_text(res, 0, 0), "aborted")))
             return 0;
-        if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms) /* the server is away, or still at it */
+        if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms || atomic_load(&s->abandoned)) /* the server is away, or still at it */
             return r ? r : -EIO;
         clock_sleep_ms(ASK_PAUSE_MS);
     }
+}
+
+void store_abandon(struct store *s)
+{
+    atomic_store(&s->abandoned, true);
 }
 
 int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err *e)
@@ -447,7 +453,7 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
                 return 0;
             again = done == 0 ? AGAIN_NEW : AGAIN_NO;
         }
-        if (attempt >= RETRIES || again == AGAIN_NO || (again == AGAIN_NEW && reconnected == RECONNECTS)) {
+        if (attempt >= RETRIES || again == AGAIN_NO || atomic_load(&s->abandoned) || (again == AGAIN_NEW && reconnected == RECONNECTS)) {
             err_move(e, &why);
             return r;
         }

@@ -3,6 +3,7 @@
 #define STORE_STORE_I_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <jansson.h>
 #include <libpq-fe.h>
@@ -22,6 +23,7 @@ struct conn {
     bool in_use;
     bool dead;           /* broken or timed out: thrown away at checkin */
     bool bounded;        /* a call of 2 s: every timeout is EIO */
+    const atomic_bool *abandoned; /* the store's: no more waiting */
     char sqlstate[6];    /* of the last failed statement; "" = none */
 };
 
@@ -33,6 +35,7 @@ struct store {
     const char **values;
     struct conn *conns;
     int n;
+    atomic_bool abandoned; /* store_abandon */
 };
 
 /* Reads a connection string and makes an unconnected pool. -EINVAL (the text doesn't quote it), -ENOMEM. */

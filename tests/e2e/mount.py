@@ -152,6 +152,14 @@ class Mount:
     def events_of(self, name, what=None):
         return [e for e in self.events() if e.get("name") == name and what in (None, e["event"])]
 
+    def settled(self, names=None):
+        """Waits until all sizes have come late and nothing is under way: from then on no file changes by itself."""
+        names = names or [n for n in os.listdir(self.root) if n not in ("latest", ".control", ".pending")]
+        for name in names:
+            self.wait(name)
+            path = self.root / name / "snapshot.json"
+            wait_until(lambda: not path.exists() or json.loads(path.read_text()).get("full_size") is not None, DEADLINE)
+
     # -- verbs
 
     def write(self, path, text):

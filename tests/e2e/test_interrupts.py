@@ -38,7 +38,8 @@ class Waiting:
     def __init__(self, m, name, *command):
         m.take(name)
         self.m, self.name = m, name
-        self.process = subprocess.Popen([str(c) for c in command], cwd=m / name, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([str(c) for c in command], cwd=m / name, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
         m.wait_status(name, "agent running")
         wait_until(lambda: "request_wait_answer" in self.stack())
 
@@ -137,11 +138,11 @@ print(alarms)""")
 
 def test_the_answer_is_kept_for_whoever_writes_again_when_the_action_has_ended(m):
     w = Waiting(m, "late", "bash", "-c", "exec 3> resume; trap 'echo trapped' INT; echo approve >&3; echo $?; read; echo approve >&3; echo $?")
-    w.process.stdin = None
     w.signal(signal.SIGINT)
     assert [w.process.stdout.readline() for _ in range(2)] == ["trapped\n", "1\n"]
     go(m, "late")
     assert m.wait("late") == "finished"
+    w.process.stdin.write("\n")
     assert w.end()[1] == "0\n"
     assert ran(m, "late") == 1
 

@@ -64,7 +64,8 @@ struct page {
 static bool read_page(struct request *rq, struct page *page)
 {
     *page = (struct page){.member = "updated_at", .limit = PAGE_DEFAULT, .search = js_str(rq->query, "search")};
-    const char *by = js_str(rq->query, "sort_by"), *order = js_str(rq->query, "sort_order"), *cursor = js_str(rq->query, "cursor");
+    const char *by = js_str(rq->query, "sort_by"), *order = js_str(rq->query, "sort_order"),
+               *cursor = js_str(rq->query, "cursor");
     if (!query_int(rq, "limit", 1, PAGE_MAX, &page->limit))
         return false;
     if (by && !str_equal(by, "name") && !str_equal(by, "created_at") && !str_equal(by, "updated_at")) {
@@ -109,11 +110,11 @@ static size_t collect(struct request *rq, const struct page *page, struct row **
     json_t *branch;
     if (!rows)
         abort();
-    json_object_foreach(all, id, branch) if (js_is(branch, "project_id", rq->params[0]) && model_visible(branch) &&
-                                             is_found(branch, page->search)) {
-        rows[n].key = sort_key(branch, page->member);
-        rows[n++].branch = branch;
-    }
+    json_object_foreach(all, id, branch)
+        if (js_is(branch, "project_id", rq->params[0]) && model_visible(branch) && is_found(branch, page->search)) {
+            rows[n].key = sort_key(branch, page->member);
+            rows[n++].branch = branch;
+        }
     qsort(rows, n, sizeof(*rows), by_key);
     *ret_rows = rows;
     return n;
@@ -192,8 +193,7 @@ static int read_endpoints(struct request *rq, struct wish *wish)
         return answer_error(rq, 400, "", "endpoints: must be an array");
     size_t i;
     json_t *item;
-    json_array_foreach(endpoints, i, item)
-    {
+    json_array_foreach(endpoints, i, item) {
         const char *type = js_str(item, "type");
         if (!json_is_object(item) || !type)
             return answer_error(rq, 400, "", "endpoints[%zu].type: is required", i);
@@ -216,8 +216,9 @@ static int check_annotation(struct request *rq, json_t *annotation)
         return answer_error(rq, 400, "", "annotation_value: must be an object");
     if (json_object_size(annotation) > ANNOTATIONS_MAX)
         return answer_error(rq, 400, "", "annotation_value: must not have more than %d members", ANNOTATIONS_MAX);
-    json_object_foreach(annotation, key, value) if (!json_is_string(value))
-        return answer_error(rq, 400, "", "annotation_value.%s: must be a string", key);
+    json_object_foreach(annotation, key, value)
+        if (!json_is_string(value))
+            return answer_error(rq, 400, "", "annotation_value.%s: must be a string", key);
     return 0;
 }
 
@@ -242,7 +243,8 @@ static int read_wish(struct request *rq, struct wish *wish)
     if (timestamp && clock_parse(timestamp, &at) < 0)
         return answer_error(rq, 400, "", "branch.parent_timestamp: must be a time as RFC 3339 writes it");
     if (lsn || timestamp)
-        return answer_error(rq, 422, "", "branch.%s: lies outside of the project's history window", lsn ? "parent_lsn" : "parent_timestamp");
+        return answer_error(rq, 422, "", "branch.%s: lies outside of the project's history window",
+                            lsn ? "parent_lsn" : "parent_timestamp");
     if (init && !str_equal(init, "parent-data"))
         return answer_error(rq, 422, "", "branch.init_source: only parent-data is available on this server");
     if (archived)
@@ -256,8 +258,7 @@ static json_t *show_list(const json_t *branch, const char *list)
     json_t *out = json_array();
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(branch, list), i, item)
-    {
+    json_array_foreach(json_object_get(branch, list), i, item) {
         json_t *shown = js_public(item);
         js_set_str(shown, "branch_id", js_str(branch, "id"));
         json_array_append_new(out, shown);
@@ -275,9 +276,9 @@ static void add_uris(json_t *body, const json_t *branch, const json_t *endpoint)
     const char *database = js_str(json_array_get(databases, 0), "name"), *host = js_str(endpoint, "host");
     cleanup_free char *uri = model_uri(endpoint, role, database);
     json_object_set_new(body, "connection_uris",
-                        json_pack("[{s:s, s:{s:s, s:s, s:s, s:s, s:s}}]", "connection_uri", uri, "connection_parameters", "database",
-                                  database, "password", js_str(role, "_password"), "role", js_str(role, "name"), "host", host,
-                                  "pooler_host", host));
+                        json_pack("[{s:s, s:{s:s, s:s, s:s, s:s, s:s}}]", "connection_uri", uri, "connection_parameters",
+                                  "database", database, "password", js_str(role, "_password"), "role", js_str(role, "name"),
+                                  "host", host, "pooler_host", host));
 }
 
 static int create(struct request *rq, const struct wish *wish)
@@ -345,7 +346,8 @@ HANDLER(api_branch_update)
     if (name && !rq->e->opt.lenient_names && model_branch_name_taken(rq->e, rq->params[0], name, branch))
         return answer_error(rq, 409, "", "branch already exists");
     if (expires && (js_bool(branch, "default") || is_protected || model_has_children(rq->e, js_str(branch, "id"))))
-        return answer_error(rq, 422, "", "branch.expires_at: can't be set on a branch that is default, protected or has children");
+        return answer_error(rq, 422, "",
+                            "branch.expires_at: can't be set on a branch that is default, protected or has children");
     if (name)
         js_set_str(branch, "name", name);
     js_set_bool(branch, "protected", is_protected);
@@ -435,8 +437,8 @@ static int check_entry(struct request *rq, json_t *item)
     int64_t hour = -1, day = -1, month = 0, retention = 35 * 86400;
     if (!json_is_object(item))
         return answer_error(rq, 400, "", "schedule: must be an array of objects");
-    if (!field_string(rq, item, "schedule", "frequency", 1, 20, &frequency) || !field_int(rq, item, "schedule", "hour", 0, 23, &hour) ||
-        !field_int(rq, item, "schedule", "month", 1, 12, &month) ||
+    if (!field_string(rq, item, "schedule", "frequency", 1, 20, &frequency) ||
+        !field_int(rq, item, "schedule", "hour", 0, 23, &hour) || !field_int(rq, item, "schedule", "month", 1, 12, &month) ||
         !field_int(rq, item, "schedule", "retention_seconds", 3600, 35 * 86400, &retention))
         return 400;
     if (!frequency)
@@ -465,8 +467,7 @@ HANDLER(api_schedule_set)
         return answer_error(rq, 412, "", "backup schedule creation is not enabled for this project");
     size_t i;
     json_t *item;
-    json_array_foreach(schedule, i, item)
-    {
+    json_array_foreach(schedule, i, item) {
         int status = check_entry(rq, item);
         if (status)
             return status;

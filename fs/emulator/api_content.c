@@ -32,7 +32,8 @@ static int list(struct request *rq, const char *kept, const char *name)
     if (!branch)
         return 404;
     out = json_array();
-    json_array_foreach(json_object_get(branch, kept), i, item) json_array_append_new(out, shown(branch, item));
+    json_array_foreach(json_object_get(branch, kept), i, item)
+        json_array_append_new(out, shown(branch, item));
     return answer(rq, 200, json_pack("{s:o}", name, out));
 }
 
@@ -55,8 +56,8 @@ static json_t *need_database(struct request *rq, const json_t *branch)
 /* Names that PostgreSQL or the emulator keep for themselves. */
 static bool reserved(const char *name, bool role)
 {
-    static const char *const names[] = {"postgres", "template0", "template1", EMULATOR_SUPERUSER, "neon_superuser", "public", "none",
-                                        "current_user", "session_user", "current_role"};
+    static const char *const names[] = {"postgres", "template0", "template1",    EMULATOR_SUPERUSER, "neon_superuser",
+                                        "public",   "none",      "current_user", "session_user",     "current_role"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcasecmp(names[i], name) == 0)
             return true;
@@ -127,8 +128,9 @@ static bool owns_database(const json_t *branch, const char *role)
 {
     size_t i;
     json_t *database;
-    json_array_foreach(json_object_get(branch, "_databases"), i, database) if (js_is(database, "owner_name", role))
-        return true;
+    json_array_foreach(json_object_get(branch, "_databases"), i, database)
+        if (js_is(database, "owner_name", role))
+            return true;
     return false;
 }
 
@@ -185,7 +187,8 @@ HANDLER(api_role_reset)
         return answer_error(rq, 422, "", "a role that can't log in has no password");
     cleanup_free char *password = ids_secret("npg_", 12);
     json_t *args = json_pack("{s:s, s:s, s:s}", "branch", rq->params[1], "role", rq->params[2], "password", password);
-    return answer_with_operations(rq, 200, "role", shown_with_password(branch, role, password), job_for(rq, "reset_password", args));
+    return answer_with_operations(rq, 200, "role", shown_with_password(branch, role, password),
+                                  job_for(rq, "reset_password", args));
 }
 
 HANDLER(api_databases)
@@ -206,7 +209,8 @@ HANDLER(api_database_create)
     const char *name = NULL, *owner = NULL;
     if (!branch)
         return 404;
-    if (!field_object(rq, rq->body, "database", &fields) || !field_string(rq, fields, "database", "name", 1, IDENTIFIER_MAX, &name) ||
+    if (!field_object(rq, rq->body, "database", &fields) ||
+        !field_string(rq, fields, "database", "name", 1, IDENTIFIER_MAX, &name) ||
         !field_string(rq, fields, "database", "owner_name", 1, IDENTIFIER_MAX, &owner))
         return 400;
     int refused = check_name(rq, "database", name, false);
@@ -234,7 +238,8 @@ HANDLER(api_database_update)
     const char *name = NULL, *owner = NULL;
     if (!database)
         return 404;
-    if (!field_object(rq, rq->body, "database", &fields) || !field_string(rq, fields, "database", "name", 1, IDENTIFIER_MAX, &name) ||
+    if (!field_object(rq, rq->body, "database", &fields) ||
+        !field_string(rq, fields, "database", "name", 1, IDENTIFIER_MAX, &name) ||
         !field_string(rq, fields, "database", "owner_name", 1, IDENTIFIER_MAX, &owner))
         return 400;
     int refused = name ? check_name(rq, "database", name, false) : 0;

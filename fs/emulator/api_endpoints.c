@@ -12,9 +12,9 @@ static int list(struct request *rq, const char *branch)
     json_t *out = json_array();
     const char *id;
     json_t *endpoint;
-    json_object_foreach(emulator_table(rq->e, "endpoints"), id, endpoint) if (model_endpoint(rq->e, rq->params[0], id) &&
-                                                                              (!branch || js_is(endpoint, "branch_id", branch)))
-        json_array_append_new(out, model_show(endpoint));
+    json_object_foreach(emulator_table(rq->e, "endpoints"), id, endpoint)
+        if (model_endpoint(rq->e, rq->params[0], id) && (!branch || js_is(endpoint, "branch_id", branch)))
+            json_array_append_new(out, model_show(endpoint));
     return answer(rq, 200, json_pack("{s:o}", "endpoints", out));
 }
 
@@ -81,7 +81,8 @@ HANDLER(api_endpoint_create)
     json_t *fields, *endpoint;
     const char *branch_id = NULL, *type = NULL;
     cleanup_json json_t *settings = json_object();
-    if (!field_object(rq, rq->body, "endpoint", &fields) || !field_string(rq, fields, "endpoint", "branch_id", 1, 60, &branch_id) ||
+    if (!field_object(rq, rq->body, "endpoint", &fields) ||
+        !field_string(rq, fields, "endpoint", "branch_id", 1, 60, &branch_id) ||
         !field_string(rq, fields, "endpoint", "type", 1, 20, &type))
         return 400;
     if (!branch_id || !type)
@@ -116,7 +117,8 @@ HANDLER(api_endpoint_update)
     const char *branch_id = NULL, *name = NULL;
     if (!endpoint)
         return 404;
-    if (!field_object(rq, rq->body, "endpoint", &fields) || !field_string(rq, fields, "endpoint", "branch_id", 1, 60, &branch_id) ||
+    if (!field_object(rq, rq->body, "endpoint", &fields) ||
+        !field_string(rq, fields, "endpoint", "branch_id", 1, 60, &branch_id) ||
         !field_string(rq, fields, "endpoint", "name", 1, 256, &name))
         return 400;
     int refused = check_settings(rq, fields, settings);

@@ -17,9 +17,9 @@ HANDLER(api_operation)
     json_t *operation;
     if (!ids_valid_uuid(rq->params[1]))
         return answer_error(rq, 400, "", "operation_id: must be a UUID");
-    json_array_foreach(emulator_table(rq->e, "operations"), i, operation) if (js_is(operation, "id", rq->params[1]) &&
-                                                                              js_is(operation, "project_id", rq->params[0]))
-        return answer(rq, 200, json_pack("{s:o}", "operation", js_public(operation)));
+    json_array_foreach(emulator_table(rq->e, "operations"), i, operation)
+        if (js_is(operation, "id", rq->params[1]) && js_is(operation, "project_id", rq->params[0]))
+            return answer(rq, 200, json_pack("{s:o}", "operation", js_public(operation)));
     return answer_error(rq, 404, "", "operation not found");
 }
 

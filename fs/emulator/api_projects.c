@@ -24,17 +24,19 @@ HANDLER(api_me)
 {
     struct emulator *e = rq->e;
     return answer(rq, 200,
-                  json_pack("{s:i, s:[], s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:s}", "active_seconds_limit", 0, "auth_accounts",
-                            "email", "local@example.com", "id", js_str(e->root, "_user"), "image", "", "login", "local", "name", "Local",
-                            "last_name", "User", "projects_limit", PROJECTS_MAX, "branches_limit", e->opt.branches,
-                            "max_autoscaling_limit", 0.25, "plan", str_equal(e->opt.plan, "free") ? "free_v3" : "launch_v3"));
+                  json_pack("{s:i, s:[], s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:s}", "active_seconds_limit", 0,
+                            "auth_accounts", "email", "local@example.com", "id", js_str(e->root, "_user"), "image", "", "login",
+                            "local", "name", "Local", "last_name", "User", "projects_limit", PROJECTS_MAX, "branches_limit",
+                            e->opt.branches, "max_autoscaling_limit", 0.25, "plan",
+                            str_equal(e->opt.plan, "free") ? "free_v3" : "launch_v3"));
 }
 
 static json_t *organization(struct emulator *e)
 {
     const char *at = js_str(e->root, "_created_at");
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", js_str(e->root, "_org"), "name", "Local", "handle", "local", "plan",
-                     str_equal(e->opt.plan, "free") ? "free_v3" : "launch_v3", "created_at", at, "updated_at", at, "managed_by", "console");
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", js_str(e->root, "_org"), "name", "Local", "handle", "local",
+                     "plan", str_equal(e->opt.plan, "free") ? "free_v3" : "launch_v3", "created_at", at, "updated_at", at,
+                     "managed_by", "console");
 }
 
 HANDLER(api_my_organizations)
@@ -49,20 +51,21 @@ HANDLER(api_organization)
     return answer(rq, 200, organization(rq->e));
 }
 
-int project_add(struct emulator *e, const struct request *rq, const struct project_wish *wish, json_t **ret_project, json_t **ret_job,
-                struct err *err)
+int project_add(struct emulator *e, const struct request *rq, const struct project_wish *wish, json_t **ret_project,
+                json_t **ret_job, struct err *err)
 {
     cleanup_free char *id = ids_new("");
     cleanup_free char *now = emulator_now();
     const char *org = js_str(e->root, "_org");
     json_t *project = json_pack(
-        "{s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:{}, s:{}, s:i, s:s, s:i, s:i, s:b, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s}",
-        "data_storage_bytes_hour", 0, "data_transfer_bytes", 0, "written_data_bytes", 0, "compute_time_seconds", 0, "active_time_seconds", 0,
-        "cpu_used_sec", 0, "id", id, "platform_id", "local", "region_id", "local", "name", wish->name ? wish->name : id, "provisioner",
-        "k8s-neonvm", "default_endpoint_settings", "settings", "pg_version", e->pg.major, "proxy_host", "127.0.0.1",
-        "branch_logical_size_limit", 0, "branch_logical_size_limit_bytes", 0, "store_passwords", wish->store_passwords, "creation_source",
-        "console", "history_retention_seconds", 0, "created_at", now, "updated_at", now, "consumption_period_start", now,
-        "consumption_period_end", now, "owner_id", org, "org_id", org);
+        "{s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:{}, s:{}, s:i, s:s, s:i, s:i, s:b, s:s, s:i, s:s, s:s, s:s, s:s, "
+        "s:s, s:s}",
+        "data_storage_bytes_hour", 0, "data_transfer_bytes", 0, "written_data_bytes", 0, "compute_time_seconds", 0,
+        "active_time_seconds", 0, "cpu_used_sec", 0, "id", id, "platform_id", "local", "region_id", "local", "name",
+        wish->name ? wish->name : id, "provisioner", "k8s-neonvm", "default_endpoint_settings", "settings", "pg_version",
+        e->pg.major, "proxy_host", "127.0.0.1", "branch_logical_size_limit", 0, "branch_logical_size_limit_bytes", 0,
+        "store_passwords", wish->store_passwords, "creation_source", "console", "history_retention_seconds", 0, "created_at", now,
+        "updated_at", now, "consumption_period_start", now, "consumption_period_end", now, "owner_id", org, "org_id", org);
     const char *role = wish->role ? wish->role : "neondb_owner", *database = wish->database ? wish->database : "neondb";
     cleanup_free char *password = ids_secret("npg_", 12);
     json_t *branch = model_add_branch(e, id, wish->branch ? wish->branch : "main"), *endpoint;
@@ -111,8 +114,7 @@ HANDLER(api_projects)
     json_t *list = json_array(), *project;
     const char *id, *last = cursor;
     bool begun = !cursor;
-    json_object_foreach(emulator_table(e, "projects"), id, project)
-    {
+    json_object_foreach(emulator_table(e, "projects"), id, project) {
         bool found = !search || strcasestr(js_str(project, "name"), search) || strcasestr(id, search);
         if (begun && found && (int64_t)json_array_size(list) < limit) {
             json_array_append_new(list, list_item(project));
@@ -151,8 +153,8 @@ static int read_project(struct request *rq, json_t *fields, struct project_wish 
     const char *names[] = {wish->role, wish->database};
     for (size_t i = 0; i < 2; i++)
         if (names[i] && (str_starts(names[i], "pg_") || str_equal(names[i], "postgres") || str_starts(names[i], "template") ||
-                         str_equal(names[i], EMULATOR_SUPERUSER) || str_equal(names[i], "neon_superuser") || str_equal(names[i], "public") ||
-                         str_equal(names[i], "none") || strpbrk(names[i], "\r\n\t")))
+                         str_equal(names[i], EMULATOR_SUPERUSER) || str_equal(names[i], "neon_superuser") ||
+                         str_equal(names[i], "public") || str_equal(names[i], "none") || strpbrk(names[i], "\r\n\t")))
             return answer_error(rq, 400, "", "project.branch.%s: is reserved", i == 0 ? "role_name" : "database_name");
     return 0;
 }
@@ -173,10 +175,11 @@ static int created(struct request *rq, json_t *project, json_t *job)
     cleanup_free char *uri = model_uri(endpoint, model_role(branch, role_name), database);
     json_t *role = with_branch_id(branch, "_roles");
     js_set_str(role, "password", password);
-    json_t *connection = json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s}}", "connection_uri", uri, "connection_parameters", "database",
-                                   database, "password", password, "role", role_name, "host", js_str(endpoint, "host"), "pooler_host",
-                                   js_str(endpoint, "host"));
-    json_t *branch_view = model_show(branch), *endpoint_view = model_show(endpoint), *database_view = with_branch_id(branch, "_databases");
+    json_t *connection = json_pack("{s:s, s:{s:s, s:s, s:s, s:s, s:s}}", "connection_uri", uri, "connection_parameters",
+                                   "database", database, "password", password, "role", role_name, "host",
+                                   js_str(endpoint, "host"), "pooler_host", js_str(endpoint, "host"));
+    json_t *branch_view = model_show(branch), *endpoint_view = model_show(endpoint),
+           *database_view = with_branch_id(branch, "_databases");
     int status = answer_with_operations(rq, 201, "project", model_show(project), job);
     json_object_set_new(rq->answer, "branch", branch_view);
     json_object_set_new(rq->answer, "endpoints", json_pack("[o]", endpoint_view));
@@ -233,9 +236,10 @@ HANDLER(api_project_delete)
 HANDLER(api_project_limits)
 {
     const struct options *o = &rq->e->opt;
-    return answer(rq, 200, json_pack("{s:{s:i, s:i, s:i, s:i, s:i}}", "limits", "max_branches", o->branches, "max_root_branches",
-                                     o->root_branches, "max_snapshots", o->snapshots, "max_read_only_endpoints", 0, "max_projects",
-                                     PROJECTS_MAX));
+    return answer(rq, 200,
+                  json_pack("{s:{s:i, s:i, s:i, s:i, s:i}}", "limits", "max_branches", o->branches, "max_root_branches",
+                            o->root_branches, "max_snapshots", o->snapshots, "max_read_only_endpoints", 0, "max_projects",
+                            PROJECTS_MAX));
 }
 
 HANDLER(api_connection_uri)

@@ -22,9 +22,9 @@ static bool slug_taken(struct emulator *e, const char *project, const char *slug
 {
     const char *id;
     json_t *snapshot;
-    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot) if (js_is(snapshot, "_project_id", project) &&
-                                                                         js_is(snapshot, "slug", slug))
-        return true;
+    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot)
+        if (js_is(snapshot, "_project_id", project) && js_is(snapshot, "slug", slug))
+            return true;
     return false;
 }
 
@@ -115,9 +115,9 @@ HANDLER(api_snapshots)
     const char *id;
     json_t *snapshot;
     /* The table is in order of creation; the newest comes first. */
-    json_object_foreach(emulator_table(rq->e, "snapshots"), id, snapshot) if (js_is(snapshot, "_project_id", rq->params[0]) &&
-                                                                             model_visible(snapshot))
-        json_array_insert_new(list, 0, model_show_snapshot(snapshot));
+    json_object_foreach(emulator_table(rq->e, "snapshots"), id, snapshot)
+        if (js_is(snapshot, "_project_id", rq->params[0]) && model_visible(snapshot))
+            json_array_insert_new(list, 0, model_show_snapshot(snapshot));
     return answer(rq, 200, json_pack("{s:o}", "snapshots", list));
 }
 
@@ -129,7 +129,8 @@ HANDLER(api_snapshot_update)
     bool never = false;
     if (!snapshot)
         return 404;
-    if (!field_object(rq, rq->body, "snapshot", &fields) || !field_string(rq, fields, "snapshot", "name", 1, NAME_MAX_CHARS, &name) ||
+    if (!field_object(rq, rq->body, "snapshot", &fields) ||
+        !field_string(rq, fields, "snapshot", "name", 1, NAME_MAX_CHARS, &name) ||
         !field_future(rq, fields, "snapshot", "expires_at", &expires, &never))
         return 400;
     if (name && !rq->e->opt.lenient_names && model_snapshot_name_taken(rq->e, rq->params[0], name, snapshot))
@@ -181,7 +182,8 @@ static json_t *add_restored(struct request *rq, const json_t *snapshot, const js
     return branch;
 }
 
-static json_t *restore_job(struct request *rq, json_t *snapshot, const json_t *branch, const json_t *target, const json_t *endpoint)
+static json_t *restore_job(struct request *rq, json_t *snapshot, const json_t *branch, const json_t *target,
+                           const json_t *endpoint)
 {
     struct emulator *e = rq->e;
     json_t *args = json_pack("{s:s, s:s, s:s}", "snapshot", js_str(snapshot, "id"), "branch", js_str(branch, "id"), "target",

@@ -16,10 +16,10 @@
 /* What a base backup leaves out: docs "Making a base backup using the low level API", §26.3.4.1 there. */
 static bool skip_live(const char *path, bool directory)
 {
-    static const char *const emptied[] = {"pg_wal/",    "pg_replslot/",  "pg_dynshmem/",  "pg_notify/",
-                                          "pg_serial/", "pg_snapshots/", "pg_stat_tmp/",  "pg_subtrans/"};
-    static const char *const files[] = {"postmaster.pid", "postmaster.opts", "backup_label", "backup_label.old", "tablespace_map",
-                                        "current_logfiles"};
+    static const char *const emptied[] = {"pg_wal/",    "pg_replslot/",  "pg_dynshmem/", "pg_notify/",
+                                          "pg_serial/", "pg_snapshots/", "pg_stat_tmp/", "pg_subtrans/"};
+    static const char *const files[] = {"postmaster.pid",   "postmaster.opts", "backup_label",
+                                        "backup_label.old", "tablespace_map",  "current_logfiles"};
     const char *name = strrchr(path, '/');
     name = name ? name + 1 : path;
     for (size_t i = 0; i < sizeof(emptied) / sizeof(emptied[0]); i++)
@@ -94,15 +94,18 @@ static PGresult *ask(PGconn *conn, const char *sql, struct err *err)
 }
 
 /* Between start and stop the slot keeps every WAL file that the copy needs; it goes with the session. */
-static int backup(struct emulator *e, PGconn *conn, struct copy *c, const char *from, const char *to, char **ret_lsn, struct err *err)
+static int backup(struct emulator *e, PGconn *conn, struct copy *c, const char *from, const char *to, char **ret_lsn,
+                  struct err *err)
 {
     bool old = e->pg.major < 15;
     PGresult *slot = ask(conn, "SELECT pg_create_physical_replication_slot('copy_' || pg_backend_pid(), true, true)", err);
     if (!slot)
         return -EIO;
     PQclear(slot);
-    PGresult *start = ask(conn, old ? "SELECT pg_walfile_name(pg_start_backup('neon-emulator', true, false))"
-                                    : "SELECT pg_walfile_name(pg_backup_start('neon-emulator', true))", err);
+    PGresult *start = ask(conn,
+                          old ? "SELECT pg_walfile_name(pg_start_backup('neon-emulator', true, false))"
+                              : "SELECT pg_walfile_name(pg_backup_start('neon-emulator', true))",
+                          err);
     if (!start)
         return -EIO;
     PGresult *stop = NULL;
@@ -110,8 +113,10 @@ static int backup(struct emulator *e, PGconn *conn, struct copy *c, const char *
     if (r == 0)
         r = copy_named(c, from, to, "global", "pg_control", err);
     if (r == 0) {
-        stop = ask(conn, old ? "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_stop_backup(false, false)"
-                             : "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_backup_stop(false)", err);
+        stop = ask(conn,
+                   old ? "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_stop_backup(false, false)"
+                       : "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_backup_stop(false)",
+                   err);
         r = stop ? write_label(e, to, PQgetvalue(stop, 0, 1), err) : -EIO;
     }
     if (r == 0)
@@ -159,7 +164,8 @@ static int prepare(const char *part, const char *to, struct err *err)
     return r < 0 ? err_set(err, -r, "%s: can't remove what is there: %s", to, strerror(-r)) : 0;
 }
 
-int compute_copy_branch(struct emulator *e, const char *branch, const char *to, char **ret_lsn, int64_t *ret_bytes, struct err *err)
+int compute_copy_branch(struct emulator *e, const char *branch, const char *to, char **ret_lsn, int64_t *ret_bytes,
+                        struct err *err)
 {
     cleanup_free char *from = compute_branch_dir(e, branch);
     cleanup_free char *part = js_format("%s.part", to);

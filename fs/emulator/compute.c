@@ -49,7 +49,8 @@ char *compute_snapshot_dir(const struct emulator *e, const char *snapshot)
 static int start_in(struct emulator *e, const char *datadir, const char *name, int port, struct err *err)
 {
     cleanup_free char *log = js_format("%s/log/%s.log", e->dir, name);
-    struct pgserver_start start = {.datadir = datadir, .listen = "127.0.0.1", .port = port, .log_file = log, .settings = settings};
+    struct pgserver_start start = {
+        .datadir = datadir, .listen = "127.0.0.1", .port = port, .log_file = log, .settings = settings};
     pid_t pid;
     return pgserver_start(&e->pg, &start, &pid, err);
 }
@@ -193,9 +194,9 @@ int compute_create_role(PGconn *conn, const char *name, const char *password, bo
     char *quoted = PQescapeIdentifier(conn, name, strlen(name));
     if (!quoted)
         return failed(conn, err);
-    cleanup_free char *sql =
-        js_format("CREATE ROLE %s %s INHERIT CREATEROLE CREATEDB BYPASSRLS REPLICATION IN ROLE neon_superuser", quoted,
-                  login ? "LOGIN" : "NOLOGIN");
+    cleanup_free char *sql = js_format(
+        "CREATE ROLE %s %s INHERIT CREATEROLE CREATEDB BYPASSRLS REPLICATION IN ROLE neon_superuser", quoted,
+        login ? "LOGIN" : "NOLOGIN");
     PQfreemem(quoted);
     int r = compute_exec(conn, sql, err);
     return r == 0 && login ? compute_set_password(conn, name, password, err) : r;
@@ -227,15 +228,18 @@ int compute_init(struct emulator *e, const char *branch, const char *role, const
     if (r < 0)
         return err_set(err, -r, "%s: %s", dir, strerror(-r));
     /* Segments of 1 MB: each copy of a running branch holds at least one. */
-    struct pgserver_cluster cluster = {.datadir = dir, .superuser = EMULATOR_SUPERUSER, .password = e->password, .wal_segment_mb = 1};
+    struct pgserver_cluster cluster = {
+        .datadir = dir, .superuser = EMULATOR_SUPERUSER, .password = e->password, .wal_segment_mb = 1};
     r = pgserver_initdb(&e->pg, &cluster, err);
     struct compute_session s;
     if (r == 0)
         r = compute_session_open(e, branch, "postgres", &s, err);
     if (r < 0)
         return r;
-    r = compute_exec(s.conn, "CREATE ROLE neon_superuser NOLOGIN CREATEDB CREATEROLE BYPASSRLS REPLICATION "
-                             "IN ROLE pg_read_all_data, pg_write_all_data, pg_monitor", err);
+    r = compute_exec(s.conn,
+                     "CREATE ROLE neon_superuser NOLOGIN CREATEDB CREATEROLE BYPASSRLS REPLICATION "
+                     "IN ROLE pg_read_all_data, pg_write_all_data, pg_monitor",
+                     err);
     if (r == 0)
         r = compute_create_role(s.conn, role, role_password, true, err);
     if (r == 0)

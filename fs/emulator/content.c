@@ -14,7 +14,8 @@
 static const char databases_sql[] =
     "SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY oid";
 static const char roles_sql[] = "SELECT rolname, CASE WHEN rolcanlogin THEN 'password' ELSE 'no_login' END FROM pg_roles "
-                                "WHERE rolname !~ '^pg_' AND rolname NOT IN ('" EMULATOR_SUPERUSER "', 'neon_superuser') ORDER BY oid";
+                                "WHERE rolname !~ '^pg_' AND rolname NOT IN ('" EMULATOR_SUPERUSER
+                                "', 'neon_superuser') ORDER BY oid";
 
 /* Rows of two texts as an array of pairs; NULL when the query failed. New. */
 static json_t *rows(PGconn *conn, const char *sql)
@@ -36,8 +37,9 @@ static json_t *row_of(const json_t *found, const char *name)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(found, i, row) if (str_equal(cell(row, 0), name))
-        return row;
+    json_array_foreach(found, i, row)
+        if (str_equal(cell(row, 0), name))
+            return row;
     return NULL;
 }
 
@@ -65,17 +67,17 @@ static bool add_new(struct emulator *e, json_t *branch, const json_t *databases,
     bool changed = false;
     size_t i;
     json_t *row;
-    json_array_foreach(databases, i, row) if (!model_database(branch, cell(row, 0)))
-    {
-        model_add_database(e, branch, cell(row, 0), cell(row, 1));
-        changed = true;
-    }
-    json_array_foreach(roles, i, row) if (!model_role(branch, cell(row, 0)))
-    {
-        /* Its password is known to whoever made it only. */
-        model_add_role(branch, cell(row, 0), str_equal(cell(row, 1), "password") ? "" : NULL);
-        changed = true;
-    }
+    json_array_foreach(databases, i, row)
+        if (!model_database(branch, cell(row, 0))) {
+            model_add_database(e, branch, cell(row, 0), cell(row, 1));
+            changed = true;
+        }
+    json_array_foreach(roles, i, row)
+        if (!model_role(branch, cell(row, 0))) {
+            /* Its password is known to whoever made it only. */
+            model_add_role(branch, cell(row, 0), str_equal(cell(row, 1), "password") ? "" : NULL);
+            changed = true;
+        }
     return changed;
 }
 
@@ -84,7 +86,8 @@ static char *askable(struct emulator *e, const char *project, const char *wanted
 {
     json_t *branch = wanted ? model_branch(e, project, wanted) : model_default_branch(e, project);
     json_t *endpoint = branch ? model_endpoint_of(e, js_str(branch, "id")) : NULL;
-    bool can = endpoint && js_is(branch, "current_state", "ready") && js_is(endpoint, "current_state", "active") && !job_running(e, project);
+    bool can = endpoint && js_is(branch, "current_state", "ready") && js_is(endpoint, "current_state", "active") &&
+               !job_running(e, project);
     return can ? js_strdup(js_str(branch, "id")) : NULL;
 }
 

@@ -74,7 +74,8 @@ HANDLER(control_console)
         {"suspend_endpoint", "endpoint_id", api_endpoint_suspend},
     };
     const char *action = NULL, *project = NULL;
-    if (!field_string(rq, rq->body, "", "action", 1, 40, &action) || !field_string(rq, rq->body, "", "project_id", 1, 60, &project))
+    if (!field_string(rq, rq->body, "", "action", 1, 40, &action) ||
+        !field_string(rq, rq->body, "", "project_id", 1, 60, &project))
         return 400;
     for (size_t i = 0; action && project && i < sizeof(actions) / sizeof(actions[0]); i++) {
         const char *id = NULL;
@@ -85,5 +86,6 @@ HANDLER(control_console)
         return id ? as_somebody_else(rq, actions[i].handler, project, id)
                   : answer_error(rq, 400, "", "%s: is required", actions[i].member);
     }
-    return answer_error(rq, 400, "", "action: must be delete_branch, delete_snapshot, set_default or suspend_endpoint, with project_id");
+    return answer_error(rq, 400, "",
+                        "action: must be delete_branch, delete_snapshot, set_default or suspend_endpoint, with project_id");
 }

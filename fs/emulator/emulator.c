@@ -138,9 +138,9 @@ static json_t *new_state(void)
     cleanup_free char *org = ids_new("org");
     cleanup_free char *user = ids_uuid();
     cleanup_free char *now = emulator_now();
-    return json_pack("{s:i, s:i, s:s, s:i, s:i, s:s, s:s, s:s, s:{}, s:{}, s:{}, s:{}, s:[], s:[]}", "_version", STATE_VERSION, "_seq",
-                     0, "_password", password, "_pg_major", 0, "_http_port", 0, "_org", org, "_user", user, "_created_at", now,
-                     "projects", "branches", "endpoints", "snapshots", "operations", "jobs");
+    return json_pack("{s:i, s:i, s:s, s:i, s:i, s:s, s:s, s:s, s:{}, s:{}, s:{}, s:{}, s:[], s:[]}", "_version", STATE_VERSION,
+                     "_seq", 0, "_password", password, "_pg_major", 0, "_http_port", 0, "_org", org, "_user", user, "_created_at",
+                     now, "projects", "branches", "endpoints", "snapshots", "operations", "jobs");
 }
 
 static int load_state(struct emulator *e, struct err *err)

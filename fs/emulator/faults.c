@@ -14,12 +14,12 @@
 #include "util/text.h"
 
 const char faults_grammar[] =
-    "                          METHOD:PATH=ACTION[*COUNT],…  METHOD may be *; PATH is without /api/v2, each * in it stands for one\n"
+    "                          METHOD:PATH=ACTION[*COUNT],…  METHOD may be *; PATH is without /api/v2; each * in it is one\n"
     "                          segment, and * alone for every path; COUNT is how often (default 1, inf for always). ACTION:\n"
     "                            423 429 500 503 524     answer that and do nothing (524 with HTML, as a CDN does)\n"
     "                            delay:MS                wait first\n"
     "                            drop-before, drop-after close the connection before, or after the work was accepted\n"
-    "                            op:failed[:TEXT]        its last operation ends so; also error, cancelled; nothing has changed then\n"
+    "                            op:failed[:TEXT]        its last operation ends so (also error, cancelled), and nothing has changed\n"
     "                            op:skipped              its operations are skipped, the work is done\n"
     "                            late:MS                 what it makes is not to be seen for so long\n"
     "                            truncate, malformed     the answer is cut short, or no JSON\n";
@@ -109,7 +109,10 @@ static bool parse_action(struct rule *r, const char *text)
     static const struct {
         const char *word;
         enum action action;
-    } words[] = {{"drop-before", ACT_DROP_BEFORE}, {"drop-after", ACT_DROP_AFTER}, {"truncate", ACT_TRUNCATE}, {"malformed", ACT_MALFORMED}};
+    } words[] = {{"drop-before", ACT_DROP_BEFORE},
+                 {"drop-after", ACT_DROP_AFTER},
+                 {"truncate", ACT_TRUNCATE},
+                 {"malformed", ACT_MALFORMED}};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
         if (strcmp(text, words[i].word) == 0) {
             r->action = words[i].action;

@@ -66,7 +66,8 @@ int answer_error(struct request *rq, int status, const char *code, const char *f
     va_end(ap);
     cleanup_free char *clean = utf8_clean(text, strlen(text));
     free(text);
-    return answer(rq, status, json_pack("{s:s, s:s, s:s}", "request_id", rq->request_id, "code", code, "message", clean ? clean : ""));
+    return answer(rq, status,
+                  json_pack("{s:s, s:s, s:s}", "request_id", rq->request_id, "code", code, "message", clean ? clean : ""));
 }
 
 static const char *header(struct MHD_Connection *conn, const char *name)
@@ -140,7 +141,7 @@ static struct MHD_Response *make_response(const struct outgoing *out)
 {
     size_t n = out->text ? strlen(out->text) : 0;
     if (!out->truncate || n < 2)
-        return MHD_create_response_from_buffer(n, out->text ? out->text : (void *)(uintptr_t) "", MHD_RESPMEM_MUST_COPY);
+        return MHD_create_response_from_buffer(n, out->text ? out->text : (void *)(uintptr_t)"", MHD_RESPMEM_MUST_COPY);
     struct part *part = calloc(1, sizeof(*part));
     if (!part)
         return NULL;
@@ -259,8 +260,8 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *conn)
     return in;
 }
 
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const char *url, const char *method, const char *version,
-                                  const char *upload, size_t *upload_size, void **con_cls)
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
+                                  const char *version, const char *upload, size_t *upload_size, void **con_cls)
 {
     (void)url;
     (void)version;
@@ -304,12 +305,11 @@ int http_start(struct emulator *e, struct http_server **ret_server, struct err *
         return err_set(err, ENOMEM, "out of memory");
     server->e = e;
     errno = 0;
-    server->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC, 0,
-                                      NULL, NULL, on_request, e, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
-                                      NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT,
-                                      (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
-                                      MHD_OPTION_LISTENING_ADDRESS_REUSE, (unsigned)1, MHD_OPTION_THREAD_STACK_SIZE,
-                                      (size_t)512 * 1024, MHD_OPTION_END);
+    server->daemon = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC, 0, NULL, NULL, on_request,
+        e, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+        NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+        MHD_OPTION_LISTENING_ADDRESS_REUSE, (unsigned)1, MHD_OPTION_THREAD_STACK_SIZE, (size_t)512 * 1024, MHD_OPTION_END);
     if (!server->daemon) {
         int saved = errno ? errno : EIO;
         free(server);

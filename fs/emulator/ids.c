@@ -10,21 +10,20 @@
 
 #include "emulator/js.h"
 
-static const char *const adjectives[] = {"amber",  "ancient", "autumn", "billowing", "bold",   "broad", "calm",   "cold",
-                                         "cool",   "crimson", "curly",  "damp",      "dark",   "dawn",  "dry",    "falling",
-                                         "frosty", "gentle",  "green",  "hidden",    "holy",   "icy",   "jolly",  "late",
-                                         "little", "lively",  "long",   "misty",     "muddy",  "noisy", "odd",    "old",
-                                         "orange", "patient", "plain",  "polished",  "proud",  "quiet", "rapid",  "rough",
-                                         "round",  "shy",     "silent", "small",     "snowy",  "soft",  "spring", "square",
-                                         "steep",  "still",   "summer", "super",     "sweet",  "tight", "tiny",   "wandering",
-                                         "weathered", "white", "wild",  "winter",    "wispy",  "withered", "yellow", "young"};
-static const char *const nouns[] = {"art",   "band",   "bar",   "base",  "bird",  "block", "boat",  "bonus", "bread", "breeze", "brook",
-                                    "bush",  "butterfly", "cake", "cell", "cherry", "cloud", "credit", "darkness", "dawn", "dew",
-                                    "disk",  "dream",  "dust",  "feather", "field", "fire", "firefly", "flower", "fog", "forest",
-                                    "frog",  "frost",  "glade", "glitter", "grass", "hall", "hat",   "haze",  "heart", "hill",
-                                    "king",  "lab",    "lake",  "leaf",  "limit", "math",  "meadow", "mode", "moon",  "morning",
-                                    "mountain", "mouse", "mud", "night", "paper", "pine",  "poetry", "pond", "queen", "rain",
-                                    "recipe", "river", "sea"};
+static const char *const adjectives[] = {
+    "amber",     "ancient",   "autumn",   "billowing", "bold",    "broad",  "calm",     "cold",   "cool",   "crimson", "curly",
+    "damp",      "dark",      "dawn",     "dry",       "falling", "frosty", "gentle",   "green",  "hidden", "holy",    "icy",
+    "jolly",     "late",      "little",   "lively",    "long",    "misty",  "muddy",    "noisy",  "odd",    "old",     "orange",
+    "patient",   "plain",     "polished", "proud",     "quiet",   "rapid",  "rough",    "round",  "shy",    "silent",  "small",
+    "snowy",     "soft",      "spring",   "square",    "steep",   "still",  "summer",   "super",  "sweet",  "tight",   "tiny",
+    "wandering", "weathered", "white",    "wild",      "winter",  "wispy",  "withered", "yellow", "young"};
+static const char *const nouns[] = {
+    "art",   "band",      "bar",     "base",   "bird",   "block",   "boat",    "bonus",    "bread",  "breeze", "brook",
+    "bush",  "butterfly", "cake",    "cell",   "cherry", "cloud",   "credit",  "darkness", "dawn",   "dew",    "disk",
+    "dream", "dust",      "feather", "field",  "fire",   "firefly", "flower",  "fog",      "forest", "frog",   "frost",
+    "glade", "glitter",   "grass",   "hall",   "hat",    "haze",    "heart",   "hill",     "king",   "lab",    "lake",
+    "leaf",  "limit",     "math",    "meadow", "mode",   "moon",    "morning", "mountain", "mouse",  "mud",    "night",
+    "paper", "pine",      "poetry",  "pond",   "queen",  "rain",    "recipe",  "river",    "sea"};
 
 static void random_bytes(void *out, size_t n)
 {
@@ -69,8 +68,8 @@ char *ids_uuid(void)
     random_bytes(u, sizeof(u));
     u[6] = (unsigned char)((u[6] & 0x0f) | 0x40);
     u[8] = (unsigned char)((u[8] & 0x3f) | 0x80);
-    return js_format("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5], u[6],
-                     u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    return js_format("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5],
+                     u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 }
 
 char *ids_secret(const char *prefix, int n)

@@ -26,8 +26,7 @@ static void expire_branch(struct emulator *e)
 {
     const char *id;
     json_t *branch;
-    json_object_foreach(emulator_table(e, "branches"), id, branch)
-    {
+    json_object_foreach(emulator_table(e, "branches"), id, branch) {
         const char *project = js_str(branch, "project_id");
         if (!expired(branch) || js_bool(branch, "default") || js_bool(branch, "protected") || model_has_children(e, id) ||
             job_running(e, project))
@@ -46,8 +45,7 @@ static void expire_snapshot(struct emulator *e)
 {
     const char *id;
     json_t *snapshot;
-    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot)
-    {
+    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot) {
         const char *project = js_str(snapshot, "_project_id");
         if (!expired(snapshot) || job_running(e, project))
             continue;
@@ -63,8 +61,7 @@ static void revive(struct emulator *e)
 {
     const char *id;
     json_t *endpoint;
-    json_object_foreach(emulator_table(e, "endpoints"), id, endpoint)
-    {
+    json_object_foreach(emulator_table(e, "endpoints"), id, endpoint) {
         const char *project = js_str(endpoint, "project_id"), *branch = js_str(endpoint, "branch_id");
         if (!js_is(endpoint, "current_state", "active") || job_running(e, project) || compute_running(e, branch, NULL))
             continue;

@@ -32,7 +32,8 @@ static int start_endpoint(struct emulator *e, json_t *args, struct err *err)
 static void made(struct emulator *e, const json_t *args)
 {
     json_t *branch = json_object_get(emulator_table(e, "branches"), js_str(args, "branch"));
-    json_t *endpoint = js_str(args, "endpoint") ? json_object_get(emulator_table(e, "endpoints"), js_str(args, "endpoint")) : NULL;
+    json_t *endpoint = js_str(args, "endpoint") ? json_object_get(emulator_table(e, "endpoints"), js_str(args, "endpoint"))
+                                                : NULL;
     if (branch) {
         model_branch_ready(branch);
         if (js_str(args, "lsn"))
@@ -66,8 +67,9 @@ static void remove_of_project(struct emulator *e, const char *table, const char 
     const char *id;
     json_t *record;
     void *next;
-    json_object_foreach_safe(emulator_table(e, table), next, id, record) if (js_is(record, member, project))
-        json_object_del(emulator_table(e, table), id);
+    json_object_foreach_safe(emulator_table(e, table), next, id, record)
+        if (js_is(record, member, project))
+            json_object_del(emulator_table(e, table), id);
 }
 
 static void remove_project(struct emulator *e, const json_t *args)
@@ -86,7 +88,12 @@ static void remove_project(struct emulator *e, const json_t *args)
 const struct job_kind jobs_branch_kinds[] = {
     {.name = "create_branch", .work = copy_parent, .flip = start_endpoint, .commit = made, .revert = remove_branch},
     {.name = "delete_branch", .restartable = true, .flip = stop_branch, .commit = remove_branch},
-    {.name = "create_project", .restartable = true, .work = init_project, .flip = start_endpoint, .commit = made, .revert = remove_project},
+    {.name = "create_project",
+     .restartable = true,
+     .work = init_project,
+     .flip = start_endpoint,
+     .commit = made,
+     .revert = remove_project},
     {.name = "delete_project", .restartable = true, .commit = remove_project},
     {0},
 };

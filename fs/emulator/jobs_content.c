@@ -98,8 +98,7 @@ static int delete_role(struct emulator *e, json_t *args, struct err *err)
 {
     size_t i;
     json_t *database;
-    json_array_foreach(json_object_get(args, "databases"), i, database)
-    {
+    json_array_foreach(json_object_get(args, "databases"), i, database) {
         struct compute_session s;
         int r = compute_session_open(e, js_str(args, "branch"), json_string_value(database), &s, err);
         if (r < 0)

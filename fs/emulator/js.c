@@ -91,7 +91,8 @@ json_t *js_public(const json_t *object)
     json_t *out = json_object();
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) if (key[0] != '_')
-        json_object_set_new(out, key, json_deep_copy(value));
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+        if (key[0] != '_')
+            json_object_set_new(out, key, json_deep_copy(value));
     return out;
 }

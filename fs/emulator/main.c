@@ -96,8 +96,9 @@ static void stop_computes(struct emulator *e)
 {
     const char *id;
     json_t *branch;
-    json_object_foreach(emulator_table(e, "branches"), id, branch) if (compute_stop(e, id) < 0)
-        log_warn("branch %s: its server can't be ended", id);
+    json_object_foreach(emulator_table(e, "branches"), id, branch)
+        if (compute_stop(e, id) < 0)
+            log_warn("branch %s: its server can't be ended", id);
 }
 
 static int serve(struct emulator *e, const sigset_t *signals, struct err *err)

@@ -51,8 +51,9 @@ json_t *model_endpoint_of(struct emulator *e, const char *branch)
 {
     const char *id;
     json_t *endpoint;
-    json_object_foreach(emulator_table(e, "endpoints"), id, endpoint) if (js_is(endpoint, "branch_id", branch))
-        return endpoint;
+    json_object_foreach(emulator_table(e, "endpoints"), id, endpoint)
+        if (js_is(endpoint, "branch_id", branch))
+            return endpoint;
     return NULL;
 }
 
@@ -60,9 +61,9 @@ json_t *model_default_branch(struct emulator *e, const char *project)
 {
     const char *id;
     json_t *branch;
-    json_object_foreach(emulator_table(e, "branches"), id, branch) if (js_is(branch, "project_id", project) &&
-                                                                       js_bool(branch, "default"))
-        return branch;
+    json_object_foreach(emulator_table(e, "branches"), id, branch)
+        if (js_is(branch, "project_id", project) && js_bool(branch, "default"))
+            return branch;
     return NULL;
 }
 
@@ -70,8 +71,9 @@ bool model_has_children(struct emulator *e, const char *branch)
 {
     const char *id;
     json_t *other;
-    json_object_foreach(emulator_table(e, "branches"), id, other) if (js_is(other, "parent_id", branch))
-        return true;
+    json_object_foreach(emulator_table(e, "branches"), id, other)
+        if (js_is(other, "parent_id", branch))
+            return true;
     return false;
 }
 
@@ -80,9 +82,9 @@ static bool name_taken(struct emulator *e, const char *table, const char *member
 {
     const char *id;
     json_t *record;
-    json_object_foreach(emulator_table(e, table), id, record) if (record != except && js_is(record, member, project) &&
-                                                                  js_is(record, "name", name))
-        return true;
+    json_object_foreach(emulator_table(e, table), id, record)
+        if (record != except && js_is(record, member, project) && js_is(record, "name", name))
+            return true;
     return false;
 }
 
@@ -123,9 +125,9 @@ int model_count_branches(struct emulator *e, const char *project, bool roots_onl
     int n = 0;
     const char *id;
     json_t *branch;
-    json_object_foreach(emulator_table(e, "branches"), id, branch) if (js_is(branch, "project_id", project) &&
-                                                                       !(roots_only && js_get(branch, "parent_id")))
-        n++;
+    json_object_foreach(emulator_table(e, "branches"), id, branch)
+        if (js_is(branch, "project_id", project) && !(roots_only && js_get(branch, "parent_id")))
+            n++;
     return n;
 }
 
@@ -134,8 +136,9 @@ int model_count_snapshots(struct emulator *e, const char *project)
     int n = 0;
     const char *id;
     json_t *snapshot;
-    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot) if (js_is(snapshot, "_project_id", project))
-        n++;
+    json_object_foreach(emulator_table(e, "snapshots"), id, snapshot)
+        if (js_is(snapshot, "_project_id", project))
+            n++;
     return n;
 }
 
@@ -155,11 +158,12 @@ json_t *model_add_branch(struct emulator *e, const char *project, const char *na
     cleanup_free char *id = new_id(e, "branches", "br");
     cleanup_free char *now = emulator_now();
     json_t *branch = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:I, s:[], s:[], s:[]}", "id", id,
-        "project_id", project, "name", name ? name : id, "slug", id, "current_state", "init", "pending_state", "ready",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:I, s:[], s:[], s:[]}",
+        "id", id, "project_id", project, "name", name ? name : id, "slug", id, "current_state", "init", "pending_state", "ready",
         "state_changed_at", now, "creation_source", "console", "primary", 0, "default", 0, "protected", 0, "cpu_used_sec", 0,
         "compute_time_seconds", 0, "active_time_seconds", 0, "written_data_bytes", 0, "data_transfer_bytes", 0, "created_at", now,
-        "updated_at", now, "init_source", "parent-data", "_seq", (json_int_t)emulator_next(e), "_roles", "_databases", "_schedule");
+        "updated_at", now, "init_source", "parent-data", "_seq", (json_int_t)emulator_next(e), "_roles", "_databases",
+        "_schedule");
     json_object_set_new(emulator_table(e, "branches"), id, branch);
     return branch;
 }
@@ -185,7 +189,8 @@ int *model_ports(struct emulator *e, size_t *ret_n)
     json_t *endpoint;
     if (!ports)
         abort();
-    json_object_foreach(endpoints, id, endpoint) ports[n++] = (int)js_int(endpoint, "_port");
+    json_object_foreach(endpoints, id, endpoint)
+        ports[n++] = (int)js_int(endpoint, "_port");
     ports[n++] = e->http_port;
     *ret_n = n;
     return ports;
@@ -203,12 +208,13 @@ int model_add_endpoint(struct emulator *e, const char *project, const char *bran
     cleanup_free char *now = emulator_now();
     cleanup_free char *host = js_format("127.0.0.1:%d", port);
     json_t *endpoint = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:s, s:s, s:s, s:{s:{}}, s:b, s:s, s:b, s:b, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:b, s:I}", "host",
-        host, "id", id, "slug", id, "project_id", project, "branch_id", branch, "autoscaling_limit_min_cu", 0.25,
-        "autoscaling_limit_max_cu", 0.25, "region_id", REGION, "type", "read_write", "current_state", "init", "settings", "pg_settings",
-        "pooler_enabled", 0, "pooler_mode", "transaction", "disabled", 0, "passwordless_access", 0, "creation_source", "console",
-        "created_at", now, "updated_at", now, "proxy_host", "127.0.0.1", "suspend_timeout_seconds", 0, "provisioner", "k8s-neonvm",
-        "_port", port, "_active", 1, "_seq", (json_int_t)emulator_next(e));
+        "{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:s, s:s, s:s, s:{s:{}}, s:b, s:s, s:b, s:b, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:b, "
+        "s:I}",
+        "host", host, "id", id, "slug", id, "project_id", project, "branch_id", branch, "autoscaling_limit_min_cu", 0.25,
+        "autoscaling_limit_max_cu", 0.25, "region_id", REGION, "type", "read_write", "current_state", "init", "settings",
+        "pg_settings", "pooler_enabled", 0, "pooler_mode", "transaction", "disabled", 0, "passwordless_access", 0,
+        "creation_source", "console", "created_at", now, "updated_at", now, "proxy_host", "127.0.0.1", "suspend_timeout_seconds",
+        0, "provisioner", "k8s-neonvm", "_port", port, "_active", 1, "_seq", (json_int_t)emulator_next(e));
     js_set_str(endpoint, "pending_state", "active");
     json_object_set_new(emulator_table(e, "endpoints"), id, endpoint);
     *ret_endpoint = endpoint;
@@ -218,8 +224,9 @@ int model_add_endpoint(struct emulator *e, const char *project, const char *bran
 json_t *model_add_role(json_t *branch, const char *name, const char *password)
 {
     cleanup_free char *now = emulator_now();
-    json_t *role = json_pack("{s:s, s:s, s:b, s:s, s:s, s:s}", "name", name, "_password", password ? password : "", "protected", 0,
-                             "authentication_method", password ? "password" : "no_login", "created_at", now, "updated_at", now);
+    json_t *role = json_pack("{s:s, s:s, s:b, s:s, s:s, s:s}", "name", name, "_password", password ? password : "", "protected",
+                             0, "authentication_method", password ? "password" : "no_login", "created_at", now, "updated_at",
+                             now);
     json_array_append_new(json_object_get(branch, "_roles"), role);
     return role;
 }
@@ -227,8 +234,8 @@ json_t *model_add_role(json_t *branch, const char *name, const char *password)
 json_t *model_add_database(struct emulator *e, json_t *branch, const char *name, const char *owner)
 {
     cleanup_free char *now = emulator_now();
-    json_t *database = json_pack("{s:I, s:s, s:s, s:s, s:s}", "id", (json_int_t)emulator_next(e), "name", name, "owner_name", owner,
-                                 "created_at", now, "updated_at", now);
+    json_t *database = json_pack("{s:I, s:s, s:s, s:s, s:s}", "id", (json_int_t)emulator_next(e), "name", name, "owner_name",
+                                 owner, "created_at", now, "updated_at", now);
     json_array_append_new(json_object_get(branch, "_databases"), database);
     return database;
 }
@@ -237,8 +244,9 @@ static json_t *by_name(const json_t *record, const char *list, const char *name)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(record, list), i, item) if (js_is(item, "name", name))
-        return item;
+    json_array_foreach(json_object_get(record, list), i, item)
+        if (js_is(item, "name", name))
+            return item;
     return NULL;
 }
 
@@ -320,5 +328,6 @@ char *model_uri(const json_t *endpoint, const json_t *role, const char *database
     cleanup_free char *password = percent_encode(js_str(role, "_password"));
     cleanup_free char *name = percent_encode(database);
     /* The server speaks no TLS; for the rest it is the form that Neon gives. */
-    return js_format("postgresql://%s%s%s@%s/%s?sslmode=disable", user, password[0] ? ":" : "", password, js_str(endpoint, "host"), name);
+    return js_format("postgresql://%s%s%s@%s/%s?sslmode=disable", user, password[0] ? ":" : "", password,
+                     js_str(endpoint, "host"), name);
 }

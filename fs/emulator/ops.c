@@ -31,8 +31,9 @@ static json_t *find_job(struct emulator *e, const char *id)
 {
     size_t i;
     json_t *job;
-    json_array_foreach(emulator_table(e, "jobs"), i, job) if (js_is(job, "id", id))
-        return job;
+    json_array_foreach(emulator_table(e, "jobs"), i, job)
+        if (js_is(job, "id", id))
+            return job;
     return NULL;
 }
 
@@ -49,15 +50,17 @@ bool job_running(struct emulator *e, const char *project)
 {
     size_t i;
     json_t *job;
-    json_array_foreach(emulator_table(e, "jobs"), i, job) if (js_is(job, "project_id", project))
-        return true;
+    json_array_foreach(emulator_table(e, "jobs"), i, job)
+        if (js_is(job, "project_id", project))
+            return true;
     return false;
 }
 
 json_t *job_new(struct emulator *e, const struct request *rq, const char *kind, const char *project, json_t *args)
 {
     cleanup_free char *id = ids_uuid();
-    json_t *job = json_pack("{s:s, s:s, s:s, s:[], s:o}", "id", id, "project_id", project, "kind", kind, "operations", "args", args);
+    json_t *job = json_pack("{s:s, s:s, s:s, s:[], s:o}", "id", id, "project_id", project, "kind", kind, "operations", "args",
+                            args);
     if (rq && rq->fault.op_status[0]) {
         js_set_str(job, "fault", rq->fault.op_status);
         js_set_str(job, "fault_error", rq->fault.op_error);
@@ -92,10 +95,10 @@ void job_operation(struct emulator *e, json_t *job, const char *action, const ch
     json_t *ids = json_object_get(job, "operations");
     cleanup_free char *id = ids_uuid();
     cleanup_free char *now = emulator_now();
-    json_t *operation = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:i, s:I}", "id", id, "project_id", js_str(job, "project_id"),
-                                  "action", action, "status", json_array_size(ids) ? "scheduling" : "running", "failures_count", 0,
-                                  "created_at", now, "updated_at", now, "total_duration_ms", 0, "_created_us",
-                                  (json_int_t)operation_time(e));
+    json_t *operation = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:i, s:I}", "id", id, "project_id",
+                                  js_str(job, "project_id"), "action", action, "status",
+                                  json_array_size(ids) ? "scheduling" : "running", "failures_count", 0, "created_at", now,
+                                  "updated_at", now, "total_duration_ms", 0, "_created_us", (json_int_t)operation_time(e));
     js_set_str(operation, "branch_id", branch);
     js_set_str(operation, "endpoint_id", endpoint);
     json_array_append_new(emulator_table(e, "operations"), operation);
@@ -124,8 +127,7 @@ static void fail_operations(struct emulator *e, const json_t *job, size_t at, co
 {
     size_t i;
     json_t *id;
-    json_array_foreach(json_object_get(job, "operations"), i, id)
-    {
+    json_array_foreach(json_object_get(job, "operations"), i, id) {
         json_t *operation = find_operation(e, json_string_value(id));
         if (!operation || i < at)
             continue;
@@ -141,7 +143,8 @@ static void fail_operations(struct emulator *e, const json_t *job, size_t at, co
 static int wanted_port(struct emulator *e, const char *branch)
 {
     json_t *endpoint = model_endpoint_of(e, branch);
-    return endpoint && js_bool(endpoint, "_active") && js_is(endpoint, "current_state", "active") ? (int)js_int(endpoint, "_port") : 0;
+    return endpoint && js_bool(endpoint, "_active") && js_is(endpoint, "current_state", "active") ? (int)js_int(endpoint, "_port")
+                                                                                                  : 0;
 }
 
 /* Servers run as the state says: after a failure in the middle of a change, and at start. First all that are wrong are ended,
@@ -151,14 +154,15 @@ static void align_computes(struct emulator *e, const char *project)
     cleanup_json json_t *wanted = json_object();
     const char *id;
     json_t *record;
-    json_object_foreach(emulator_table(e, "branches"), id, record) if (!project || js_is(record, "project_id", project))
-        js_set_int(wanted, id, wanted_port(e, id));
+    json_object_foreach(emulator_table(e, "branches"), id, record)
+        if (!project || js_is(record, "project_id", project))
+            js_set_int(wanted, id, wanted_port(e, id));
     pthread_mutex_unlock(&e->lock);
     int port;
-    json_object_foreach(wanted, id, record) if (compute_running(e, id, &port) && port != json_integer_value(record))
-        compute_stop(e, id);
     json_object_foreach(wanted, id, record)
-    {
+        if (compute_running(e, id, &port) && port != json_integer_value(record))
+            compute_stop(e, id);
+    json_object_foreach(wanted, id, record) {
         cleanup_err struct err err = {0};
         if (json_integer_value(record) && compute_start(e, id, (int)json_integer_value(record), &err) < 0)
             log_warn("%s", err_text(&err));
@@ -343,19 +347,20 @@ void jobs_resume(struct emulator *e)
     cleanup_json json_t *jobs = json_copy(emulator_table(e, "jobs"));
     size_t i;
     json_t *job;
-    json_array_foreach(jobs, i, job)
-    {
+    json_array_foreach(jobs, i, job) {
         const struct job_kind *kind = job_kind(js_str(job, "kind"));
         if (kind && (kind->restartable || js_bool(job, "worked")))
             continue;
-        struct run run = {.e = e, .kind = kind, .id = js_strdup(js_str(job, "id")), .args = json_deep_copy(json_object_get(job, "args"))};
+        struct run run = {
+            .e = e, .kind = kind, .id = js_strdup(js_str(job, "id")), .args = json_deep_copy(json_object_get(job, "args"))};
         job_failed(&run, job, 0, "failed", "the emulator ended during this operation");
         free(run.id);
         json_decref(run.args);
     }
     sweep_all(e);
     align_computes(e, NULL);
-    json_array_foreach(emulator_table(e, "jobs"), i, job) start_thread(e, job);
+    json_array_foreach(emulator_table(e, "jobs"), i, job)
+        start_thread(e, job);
 }
 
 void jobs_finish(struct emulator *e, int ms)

@@ -13,8 +13,23 @@
 #include "emulator/js.h"
 #include "version.h"
 
-enum { OPT_DATA = 1, OPT_LISTEN, OPT_PORT_FILE, OPT_KEY, OPT_KEY_FILE, OPT_PLAN, OPT_OPERATION_MS, OPT_FAULT, OPT_SNAPSHOTS, OPT_ROOTS,
-       OPT_BRANCHES, OPT_RATE, OPT_LENIENT, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_DATA = 1,
+    OPT_LISTEN,
+    OPT_PORT_FILE,
+    OPT_KEY,
+    OPT_KEY_FILE,
+    OPT_PLAN,
+    OPT_OPERATION_MS,
+    OPT_FAULT,
+    OPT_SNAPSHOTS,
+    OPT_ROOTS,
+    OPT_BRANCHES,
+    OPT_RATE,
+    OPT_LENIENT,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option longs[] = {
     {"data", required_argument, NULL, OPT_DATA},
@@ -37,23 +52,25 @@ static const struct option longs[] = {
 
 static void help(void)
 {
-    printf("usage: neon-emulator --data DIR [OPTIONS]\n"
-           "\n"
-           "Serves Neon's API v2 over real PostgreSQL servers whose data is under DIR, and prints the environment to use it with\n"
-           "(NEON_API_HOST, NEON_API_KEY, NEON_PROJECT_ID, NEON_BRANCH_ID, DATABASE_URL). Runs until SIGTERM or SIGINT.\n"
-           "\n"
-           "  --data=DIR              where everything is kept; made if missing. As root, user postgres must be able to enter it\n"
-           "  --listen=ADDRESS:PORT   default 127.0.0.1 and a port that DIR remembers\n"
-           "  --port-file=FILE        the port is written there once it serves\n"
-           "  --api-key=KEY           visible in process lists: better NEON_API_KEY in the environment, or\n"
-           "  --api-key-file=FILE     its first line; else a random key is kept in DIR/api_key\n"
-           "  --plan=free|paid        limits: free has 1 snapshot, 3 root branches, 10 branches; paid (default) 100, 25, 25\n"
-           "  --snapshots=N  --root-branches=N  --branches=N     explicit limits\n"
-           "  --operation-ms=N        the least time an operation takes (default 150)\n"
-           "  --rate-limit=N          answer 429 beyond N requests per second\n"
-           "  --lenient-names         allow a second snapshot or branch of the same name\n"
-           "  --fault=SPEC            let requests fail, for tests:\n"
-           "%s", faults_grammar);
+    printf(
+        "usage: neon-emulator --data DIR [OPTIONS]\n"
+        "\n"
+        "Serves Neon's API v2 over real PostgreSQL servers whose data is under DIR, and prints the environment to use it with\n"
+        "(NEON_API_HOST, NEON_API_KEY, NEON_PROJECT_ID, NEON_BRANCH_ID, DATABASE_URL). Runs until SIGTERM or SIGINT.\n"
+        "\n"
+        "  --data=DIR              where everything is kept; made if missing. As root, user postgres must be able to enter it\n"
+        "  --listen=ADDRESS:PORT   default 127.0.0.1 and a port that DIR remembers\n"
+        "  --port-file=FILE        the port is written there once it serves\n"
+        "  --api-key=KEY           visible in process lists: better NEON_API_KEY in the environment, or\n"
+        "  --api-key-file=FILE     its first line; else a random key is kept in DIR/api_key\n"
+        "  --plan=free|paid        limits: free has 1 snapshot, 3 root branches, 10 branches; paid (default) 100, 25, 25\n"
+        "  --snapshots=N  --root-branches=N  --branches=N     explicit limits\n"
+        "  --operation-ms=N        the least time an operation takes (default 150)\n"
+        "  --rate-limit=N          answer 429 beyond N requests per second\n"
+        "  --lenient-names         allow a second snapshot or branch of the same name\n"
+        "  --fault=SPEC            let requests fail, for tests:\n"
+        "%s",
+        faults_grammar);
 }
 
 static bool number(const char *text, int low, int high, int *ret)
@@ -125,8 +142,13 @@ static void defaults(struct options *o)
 
 enum options_outcome options_parse(int argc, char **argv, struct options *ret_options)
 {
-    struct options o = {.listen_host = "127.0.0.1", .listen_port = -1, .plan = "paid", .operation_ms = 150, .snapshots = -1,
-                        .root_branches = -1, .branches = -1};
+    struct options o = {.listen_host = "127.0.0.1",
+                        .listen_port = -1,
+                        .plan = "paid",
+                        .operation_ms = 150,
+                        .snapshots = -1,
+                        .root_branches = -1,
+                        .branches = -1};
     enum options_outcome outcome = OPTIONS_RUN;
     int index = 0, c;
     while (outcome == OPTIONS_RUN && (c = getopt_long(argc, argv, "", longs, &index)) != -1) {

@@ -13,10 +13,10 @@
 
 enum flags {
     READS = 0,
-    CHANGES = 1,   /* 423 while an operation runs in the project */
-    BODY = 2,      /* a JSON object must come */
-    MAY_BODY = 4,  /* one may come; without either flag a body is ignored, as Neon does */
-    SYNC = 8,      /* roles and databases that SQL has made are looked for first */
+    CHANGES = 1,  /* 423 while an operation runs in the project */
+    BODY = 2,     /* a JSON object must come */
+    MAY_BODY = 4, /* one may come; without either flag a body is ignored, as Neon does */
+    SYNC = 8,     /* roles and databases that SQL has made are looked for first */
 };
 
 struct route {
@@ -153,7 +153,8 @@ static int with_lock(struct request *rq, const struct route *route)
     if (str_starts(route->path, P) && !model_project(e, rq->params[0]))
         return answer_error(rq, 404, "", "project not found");
     if ((route->flags & CHANGES) && job_running(e, rq->params[0]))
-        return answer_error(rq, 423, "", "project already has running conflicting operations, scheduling of new ones is prohibited");
+        return answer_error(rq, 423, "",
+                            "project already has running conflicting operations, scheduling of new ones is prohibited");
     if (e->stopping && (route->flags & (CHANGES | BODY)))
         return answer_error(rq, 503, "", "the server is shutting down");
     return route->handler(rq);

@@ -46,8 +46,10 @@ int pgserver_can_reach(const struct pgserver *pg, const char *dir, struct err *e
     if (r == 0)
         return 0;
     path[r] = '\0';
-    return err_set(err, EACCES, "PostgreSQL runs as user %s, which can't %s %s: choose a directory elsewhere, or open this one "
-                                "(chmod a+x %s)", pg->user, (size_t)r == w.len ? "use" : "enter", path, path);
+    return err_set(err, EACCES,
+                   "PostgreSQL runs as user %s, which can't %s %s: choose a directory elsewhere, or open this one "
+                   "(chmod a+x %s)",
+                   pg->user, (size_t)r == w.len ? "use" : "enter", path, path);
 }
 
 int pgserver_mkdir(const struct pgserver *pg, const char *dir, struct err *err)
@@ -100,8 +102,9 @@ int pgserver_initdb(const struct pgserver *pg, const struct pgserver_cluster *cl
         return r;
     cleanup_free char *pwfile_arg = str_format("--pwfile=%s", pwfile);
     cleanup_free char *segment_arg = str_format("--wal-segsize=%d", cluster->wal_segment_mb ? cluster->wal_segment_mb : 16);
-    const char *argv[] = {"initdb", "-D", cluster->datadir, "-U", cluster->superuser, "-A", "scram-sha-256", "-E", "UTF8",
-                          usable_locale(), "--no-sync", "--no-instructions", pwfile_arg, segment_arg, NULL};
+    const char *argv[] = {"initdb", "-D",   cluster->datadir, "-U",        cluster->superuser,  "-A",       "scram-sha-256",
+                          "-E",     "UTF8", usable_locale(),  "--no-sync", "--no-instructions", pwfile_arg, segment_arg,
+                          NULL};
     r = pwfile_arg && segment_arg ? pgserver_run(pg, argv, NULL, err) : err_set(err, ENOMEM, "out of memory");
     unlink(pwfile);
     if (r < 0)

@@ -123,8 +123,9 @@ static int find_user(struct pgserver *pg, struct err *err)
     for (size_t i = 0; pg->drop && !found && i < sizeof(names) / sizeof(names[0]); i++)
         getpwnam_r(names[i], &entry, room, sizeof(room), &found);
     if (pg->drop && (!found || entry.pw_uid == 0))
-        return err_set(err, EPERM, "PostgreSQL refuses to run as root and there is no user postgres or nobody to run it: "
-                                   "create one, or run this as an ordinary user");
+        return err_set(err, EPERM,
+                       "PostgreSQL refuses to run as root and there is no user postgres or nobody to run it: "
+                       "create one, or run this as an ordinary user");
     if (pg->drop) {
         pg->uid = entry.pw_uid;
         pg->gid = entry.pw_gid;

@@ -132,7 +132,11 @@ int pgserver_spawn(const struct pgserver *pg, const struct pgserver_spawn *spawn
     if (r < 0)
         return r;
     cleanup_fd int from_child = fds[0];
-    struct child c = {.pg = pg, .spawn = spawn, .argv = (char *const *)(uintptr_t)spawn->argv, .envp = envp, .null_fd = null_fd,
+    struct child c = {.pg = pg,
+                      .spawn = spawn,
+                      .argv = (char *const *)(uintptr_t)spawn->argv,
+                      .envp = envp,
+                      .null_fd = null_fd,
                       .error_fd = fds[1]};
     pid_t pid = fork_quietly(&c);
     int saved = errno;

@@ -40,7 +40,8 @@ int compute_exec(PGconn *conn, const char *sql, struct err *err);
 
 /* Copies the data of a branch, running or not, into the new directory `to`: complete, consistent and on the disk when it
  * returns 0. `ret_lsn` (free() it) is the point that the copy has, `ret_bytes` the size of its databases. */
-int compute_copy_branch(struct emulator *e, const char *branch, const char *to, char **ret_lsn, int64_t *ret_bytes, struct err *err);
+int compute_copy_branch(struct emulator *e, const char *branch, const char *to, char **ret_lsn, int64_t *ret_bytes,
+                        struct err *err);
 
 /* Copies the data of a snapshot into a new branch. */
 int compute_copy_snapshot(struct emulator *e, const char *snapshot, const char *branch, struct err *err);

@@ -20,8 +20,8 @@
 struct emulator {
     struct options opt;
     struct pgserver pg;
-    char *dir;     /* absolute */
-    int dir_lock;  /* flock: one emulator per DIR */
+    char *dir;    /* absolute */
+    int dir_lock; /* flock: one emulator per DIR */
     char *api_key;
     char *password; /* of the bootstrap superuser, set once at start */
     int http_port;

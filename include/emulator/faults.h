@@ -13,13 +13,13 @@ struct faults;
 
 /* What goes wrong with one request. At most one rule of each kind applies to it. */
 struct fault_plan {
-    int status;      /* answer this and do nothing; 0 = no */
-    int delay_ms;    /* before anything else */
-    bool drop_before; /* close the connection, nothing done */
-    bool drop_after;  /* close the connection after the work was accepted */
-    bool truncate;    /* Content-Length is right, the bytes stop half way */
-    bool malformed;   /* the JSON is broken */
-    int late_ms;      /* what this request makes is invisible for so long */
+    int status;         /* answer this and do nothing; 0 = no */
+    int delay_ms;       /* before anything else */
+    bool drop_before;   /* close the connection, nothing done */
+    bool drop_after;    /* close the connection after the work was accepted */
+    bool truncate;      /* Content-Length is right, the bytes stop half way */
+    bool malformed;     /* the JSON is broken */
+    int late_ms;        /* what this request makes is invisible for so long */
     char op_status[16]; /* how its last operation ends; "" = finished */
     char *op_error;     /* owned; NULL */
 };

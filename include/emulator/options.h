@@ -13,10 +13,10 @@ struct options {
     const char *port_file;
     const char *api_key; /* NULL = the one kept in DIR */
     const char *api_key_file;
-    const char *plan;  /* "free" or "paid" */
-    int operation_ms;  /* the least time of each operation beside its work */
+    const char *plan;                       /* "free" or "paid" */
+    int operation_ms;                       /* the least time of each operation beside its work */
     int snapshots, root_branches, branches; /* limits */
-    int rate_limit;    /* requests per second; 0 = none */
+    int rate_limit;                         /* requests per second; 0 = none */
     bool lenient_names;
     const char *fault; /* a fault specification, or NULL */
     char *host_room;   /* owned */

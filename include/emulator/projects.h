@@ -16,7 +16,7 @@ struct project_wish {
 
 /* Adds the project with its default branch, role, database and endpoint, and a job that makes them. The job isn't submitted.
  * Lock held; records are borrowed from the state. */
-int project_add(struct emulator *e, const struct request *rq, const struct project_wish *wish, json_t **ret_project, json_t **ret_job,
-                struct err *err);
+int project_add(struct emulator *e, const struct request *rq, const struct project_wish *wish, json_t **ret_project,
+                json_t **ret_job, struct err *err);
 
 #endif

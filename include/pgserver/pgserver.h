@@ -41,10 +41,10 @@ int pgserver_mkdir(const struct pgserver *pg, const char *dir, struct err *err);
 int pgserver_can_reach(const struct pgserver *pg, const char *dir, struct err *err);
 
 struct pgserver_cluster {
-    const char *datadir;    /* absolute; is created */
-    const char *superuser;  /* name of the bootstrap superuser */
-    const char *password;   /* of the superuser; reaches initdb through a file that only the servers' user can read */
-    int wal_segment_mb;     /* 0 = PostgreSQL's default of 16 */
+    const char *datadir;   /* absolute; is created */
+    const char *superuser; /* name of the bootstrap superuser */
+    const char *password;  /* of the superuser; reaches initdb through a file that only the servers' user can read */
+    int wal_segment_mb;    /* 0 = PostgreSQL's default of 16 */
 };
 
 /* initdb: UTF-8, scram-sha-256 for every connection, without waiting for the disk (call sync yourself, or let the first
@@ -53,12 +53,12 @@ int pgserver_initdb(const struct pgserver *pg, const struct pgserver_cluster *cl
 
 struct pgserver_start {
     const char *datadir;
-    const char *listen;            /* listen_addresses, e.g. "127.0.0.1"; "" = no TCP */
-    int port;                      /* also names the socket */
-    const char *socket_dir;        /* short (its path ends up in a 107 byte socket address), existing; "" = none */
-    const char *log_file;          /* the server's stderr, appended; created with mode 0600 */
-    const char *const *settings;   /* "name=value", NULL-terminated; NULL = none */
-    int timeout_ms;                /* how long to wait until it accepts connections; 0 = 60 s */
+    const char *listen;          /* listen_addresses, e.g. "127.0.0.1"; "" = no TCP */
+    int port;                    /* also names the socket */
+    const char *socket_dir;      /* short (its path ends up in a 107 byte socket address), existing; "" = none */
+    const char *log_file;        /* the server's stderr, appended; created with mode 0600 */
+    const char *const *settings; /* "name=value", NULL-terminated; NULL = none */
+    int timeout_ms;              /* how long to wait until it accepts connections; 0 = 60 s */
 };
 
 /* Starts a server and returns once it accepts connections. The caller stays its parent: pgserver_alive and pgserver_stop reap

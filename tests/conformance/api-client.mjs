@@ -1,4 +1,5 @@
-// Calls of @neondatabase/api-client (axios) against the server in NEON_API_HOST; each prints one JSON line: {"step", "status", "data"}.
+// Calls of @neondatabase/api-client (axios) against the server in NEON_API_HOST.
+// Each prints one JSON line: {"step", "status", "data"}.
 import { createApiClient } from "@neondatabase/api-client";
 
 const p = process.env.NEON_PROJECT_ID;
@@ -10,7 +11,8 @@ const step = async (name, promise) => {
         console.log(JSON.stringify({ step: name, status, data: data ?? null }));
         return data;
     } catch (error) {
-        console.log(JSON.stringify({ step: name, status: error.response?.status ?? error.code, data: error.response?.data ?? null }));
+        const { status, data } = error.response ?? { status: error.code };
+        console.log(JSON.stringify({ step: name, status, data: data ?? null }));
         return null;
     }
 };
@@ -24,7 +26,8 @@ await step("project", neon.getProject(p));
 const { branches } = await step("branches", neon.listProjectBranches({ projectId: p }));
 const main = branches.find((b) => b.default);
 
-const made = await step("create-snapshot", neon.createSnapshot({ projectId: p, branchId: main.id, name: "by axios now", expires_at: "2099-01-01T00:00:00.000Z" }));
+const made = await step("create-snapshot", neon.createSnapshot({ projectId: p, branchId: main.id, name: "by axios now",
+    expires_at: "2099-01-01T00:00:00.000Z" }));
 await settle(made.operations);
 await step("list-snapshots", neon.listSnapshots(p));
 await step("update-snapshot", neon.updateSnapshot(p, made.snapshot.id, { snapshot: { name: "renamed" } }));
@@ -40,17 +43,20 @@ const finalized = await step("finalize", neon.finalizeRestoreBranch(p, preview.b
 await settle(finalized.operations);
 await step("branch", neon.getProjectBranch(p, preview.branch.id));
 
-const branch = await step("create-branch", neon.createProjectBranch(p, { branch: { name: "axios" }, endpoints: [{ type: "read_write" }] }));
+const branch = await step("create-branch", neon.createProjectBranch(p, { branch: { name: "axios" },
+    endpoints: [{ type: "read_write" }] }));
 await settle(branch.operations);
 await step("rename-branch", neon.updateProjectBranch(p, branch.branch.id, { branch: { name: "axios 2" } }));
-await step("connection-uri", neon.getConnectionUri({ projectId: p, branch_id: branch.branch.id, database_name: "neondb", role_name: "neondb_owner" }));
+await step("connection-uri", neon.getConnectionUri({ projectId: p, branch_id: branch.branch.id, database_name: "neondb",
+    role_name: "neondb_owner" }));
 const endpoint = branch.endpoints[0].id;
 await settle((await step("suspend", neon.suspendProjectEndpoint(p, endpoint)))?.operations);
 await settle((await step("start", neon.startProjectEndpoint(p, endpoint)))?.operations);
 await step("endpoints", neon.listProjectEndpoints(p));
 const role = await step("create-role", neon.createProjectBranchRole(p, branch.branch.id, { role: { name: "axios_role" } }));
 await settle(role.operations);
-const database = await step("create-database", neon.createProjectBranchDatabase(p, branch.branch.id, { database: { name: "axios_db", owner_name: "axios_role" } }));
+const database = await step("create-database", neon.createProjectBranchDatabase(p, branch.branch.id,
+    { database: { name: "axios_db", owner_name: "axios_role" } }));
 await settle(database.operations);
 await step("reveal", neon.getProjectBranchRolePassword(p, branch.branch.id, "axios_role"));
 await step("databases", neon.listProjectBranchDatabases(p, branch.branch.id));

@@ -14,8 +14,8 @@ const neon = createNeonClient({
 });
 const ready = { waitForReadiness: true };
 
-const show = (step, value) => console.log(JSON.stringify({ step, ...value }, (key, v) => (v instanceof Error ? { kind: v.kind, status: v.status,
-    message: v.message, requestId: v.requestId } : v)));
+const plain = (key, v) => (v instanceof Error ? { kind: v.kind, status: v.status, message: v.message, requestId: v.requestId } : v);
+const show = (step, value) => console.log(JSON.stringify({ step, ...value }, plain));
 const step = async (name, promise) => {
     const { data, error } = await promise;
     show(name, error ? { error } : { data: data ?? null });
@@ -34,14 +34,14 @@ const steps = {
         // Without a target it finalizes, with one it doesn't: the reverse of the REST default.
         await step("restore-finalized", neon.snapshots.restore({ projectId, snapshotId: s.id }, ready));
         const target = await main();
-        const preview = await step("restore-preview", neon.snapshots.restore({ projectId, snapshotId: s.id, targetBranchId: target.id,
-            name: "plain preview" }, ready));
+        const preview = await step("restore-preview", neon.snapshots.restore({ projectId, snapshotId: s.id,
+            targetBranchId: target.id, name: "plain preview" }, ready));
         await step("delete-preview", neon.branches.delete({ projectId, branchId: preview.id }, ready));
         await step("callback-commit", neon.snapshots.restore({ projectId, snapshotId: s.id, targetBranchId: target.id,
             preview: async (b) => (await neon.branches.get({ projectId, branchId: b.id })).data.restore_status === "restored" }));
         await step("default-after-commit", neon.branches.getDefault({ projectId }));
-        await step("callback-abort", neon.snapshots.restore({ projectId, snapshotId: s.id, targetBranchId: (await main()).id, name: "aborted",
-            preview: async () => false }));
+        await step("callback-abort", neon.snapshots.restore({ projectId, snapshotId: s.id,
+            targetBranchId: (await main()).id, name: "aborted", preview: async () => false }));
         await step("branches-after-abort", neon.branches.list({ projectId }).all());
         await step("schedule-set", neon.snapshots.setSchedule({ projectId, branchId: (await main()).id,
             schedule: [{ frequency: "weekly", day: 2, hour: 4 }] }));
@@ -65,7 +65,8 @@ const steps = {
         // The raw layer, one function per route, with the SDK's own waiting.
         const branch = await main();
         const s = await step("create", neon.snapshots.create({ projectId, branchId: branch.id, name: "raw" }, ready));
-        const b = await step("restore", neon.snapshots.restore({ projectId, snapshotId: s.id, targetBranchId: branch.id }, ready));
+        const b = await step("restore", neon.snapshots.restore({ projectId, snapshotId: s.id,
+            targetBranchId: branch.id }, ready));
         const done = await raw.finalizeRestoreBranch({ client: neon.client, path: { project_id: projectId, branch_id: b.id } });
         show("finalize", { data: done.data, error: done.error });
         await step("wait", neon.operations.waitFor({ operations: done.data.operations }));

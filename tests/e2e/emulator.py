@@ -94,7 +94,11 @@ class Emulator:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("NEON_")} | self.environ
         self.process = subprocess.Popen(
             [BINARY, f"--data={self.data}", f"--port-file={port_file}", *self.options, *more],
-            stdout=subprocess.PIPE, stderr=self.log, env=environ, text=True)
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environ,
+            text=True,
+        )
         self.env = {}
         for line in self.process.stdout:
             key, _, value = line.strip().partition("=")
@@ -270,8 +274,12 @@ class Emulator:
 
     def psql(self, statement, uri=None):
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"PGCONNECT_TIMEOUT": "10"}
-        return subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, uri or self.url], env=environ,
-                              capture_output=True, text=True)
+        return subprocess.run(
+            ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, uri or self.url],
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -73,8 +73,9 @@ class Document:
             content = self.resolve(found).get("content", {}).get("application/json")
             schema = None
             if content:
-                schema = jsonschema.Draft4Validator(content["schema"] | {"components": self.document["components"]},
-                                                    format_checker=FORMATS)
+                schema = jsonschema.Draft4Validator(
+                    content["schema"] | {"components": self.document["components"]}, format_checker=FORMATS
+                )
             self.validators[key] = schema
         return self.validators[key]
 
@@ -150,8 +151,9 @@ class JudgingProxy:
         return f"http://127.0.0.1:{self.server.server_port}{PREFIX}"
 
     def judge(self, method, path, headers, body, status, text):
-        self.requests.append({"method": method, "path": path.removeprefix(PREFIX), "headers": headers, "body": body.decode(),
-                              "status": status})
+        self.requests.append(
+            {"method": method, "path": path.removeprefix(PREFIX), "headers": headers, "body": body.decode(), "status": status}
+        )
         try:
             document().check(method, path.removeprefix(PREFIX), status, text.decode())
         except AssertionError as error:

@@ -1,4 +1,4 @@
-"""neon-emulator judged by Neon's own command line, neon 6.2.3 from npm, with every answer held against Neon's OpenAPI document."""
+"""neon-emulator judged by Neon's own command line, neon 6.2.3; every answer is held against Neon's OpenAPI document."""
 
 import json
 import os
@@ -22,11 +22,19 @@ def neon():
 def cli(neon, tmp_path):
     def run(*arguments, fails=False, project=True, output="json"):
         environ = {k: v for k, v in os.environ.items() if not k.startswith("NEON_")}
-        environ |= {"NEON_API_KEY": neon.key, "NEON_API_HOST": neon.proxy.host, "CI": "1", "NO_UPDATE_NOTIFIER": "1", "HOME": str(tmp_path),
-                    "XDG_CONFIG_HOME": str(tmp_path)}
+        environ |= {
+            "NEON_API_KEY": neon.key,
+            "NEON_API_HOST": neon.proxy.host,
+            "CI": "1",
+            "NO_UPDATE_NOTIFIER": "1",
+            "HOME": str(tmp_path),
+            "XDG_CONFIG_HOME": str(tmp_path),
+        }
         command = [CONFORMANCE / "node", CONFORMANCE / "node_modules" / ".bin" / "neon"]
         more = (["--project-id", neon.project] if project else []) + (["-o", output] if output else [])
-        done = subprocess.run([*command, "--no-analytics", *arguments, *more], capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=60)
+        done = subprocess.run(
+            [*command, "--no-analytics", *arguments, *more], capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=60
+        )
         assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
         idle(neon)
         if fails:
@@ -38,7 +46,11 @@ def cli(neon, tmp_path):
 
 def idle(neon):
     """The command line accepts and doesn't wait."""
-    wait_until(lambda: all(o["status"] not in ("running", "scheduling") for o in neon.api("GET", "/projects/{p}/operations").json["operations"]))
+    wait_until(
+        lambda: all(
+            o["status"] not in ("running", "scheduling") for o in neon.api("GET", "/projects/{p}/operations").json["operations"]
+        )
+    )
 
 
 def test_snapshots(neon, cli):
@@ -94,7 +106,9 @@ def test_branches(neon, cli):
 
 def test_operations(neon, cli):
     listed = cli("operations", "list")
-    assert [o["id"] for o in listed] == [o["id"] for o in neon.api("GET", "/projects/{p}/operations").json["operations"]][:len(listed)]
+    assert [o["id"] for o in listed] == [o["id"] for o in neon.api("GET", "/projects/{p}/operations").json["operations"]][
+        : len(listed)
+    ]
 
 
 def test_databases_and_roles(neon, cli):
@@ -102,7 +116,9 @@ def test_databases_and_roles(neon, cli):
     cli("databases", "create", "--branch", "main", "--name", "cli_db", "--owner-name", "cli_role", output=None)
     assert "cli_role" in [r["name"] for r in cli("roles", "list", "--branch", "main")]
     assert "cli_db" in [d["name"] for d in cli("databases", "list", "--branch", "main")]
-    uri = cli("connection-string", "main", "--role-name", "cli_role", "--database-name", "cli_db", "--ssl", "omit", output=None).strip()
+    uri = cli(
+        "connection-string", "main", "--role-name", "cli_role", "--database-name", "cli_db", "--ssl", "omit", output=None
+    ).strip()
     assert neon.sql("select current_user || ' ' || current_database()", uri) == "cli_role cli_db"
     cli("databases", "delete", "cli_db", "--branch", "main", output=None)
     cli("roles", "delete", "cli_role", "--branch", "main", output=None)

@@ -1,4 +1,4 @@
-"""neon-emulator judged by @neon/sdk 6.1.2 and @neondatabase/api-client 2.7.3, every answer held against Neon's OpenAPI document."""
+"""neon-emulator judged by @neon/sdk 6.1.2 and @neondatabase/api-client 2.7.3, and by Neon's OpenAPI document."""
 
 import json
 import os
@@ -36,7 +36,9 @@ def node(neon, script, *arguments):
     """The script's lines by step, in order; a step's last line counts."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("NEON_")}
     environ |= {"NEON_API_KEY": neon.key, "NEON_API_HOST": neon.proxy.host, "NEON_PROJECT_ID": neon.project}
-    done = subprocess.run([CONFORMANCE / "node", CONFORMANCE / script, *arguments], capture_output=True, text=True, env=environ, timeout=100)
+    done = subprocess.run(
+        [CONFORMANCE / "node", CONFORMANCE / script, *arguments], capture_output=True, text=True, env=environ, timeout=100
+    )
     assert done.returncode == 0, (done.stdout, done.stderr)
     return {line["step"]: line for line in map(json.loads, done.stdout.splitlines())}
 
@@ -49,7 +51,9 @@ def test_sdk_snapshots(fresh):
     assert not [s for s in steps.values() if "error" in s], steps
     data = {name: s["data"] for name, s in steps.items()}
     assert data["list-empty"] == [] and data["list-after-delete"] == []
-    assert data["create"]["name"] == "by sdk" and data["create"]["slug"] == "by-sdk" and data["create"]["source_branch_id"] == first
+    assert (
+        data["create"]["name"] == "by sdk" and data["create"]["slug"] == "by-sdk" and data["create"]["source_branch_id"] == first
+    )
     assert [s["name"] for s in data["list"]] == ["by sdk"]
     assert data["update"]["name"] == "renamed" and "expires_at" not in data["update"]
     assert data["default-after-commit"]["id"] == data["callback-commit"]["id"]
@@ -81,7 +85,9 @@ def test_sdk_finalize_and_wait(fresh):
     assert steps["default"]["data"]["id"] == steps["restore"]["data"]["id"]
 
 
-@pytest.mark.parametrize("status, requests, kind", [(423, 3, None), (429, 3, None), (503, 3, None), (500, 1, "api"), (409, 1, "api")])
+@pytest.mark.parametrize(
+    "status, requests, kind", [(423, 3, None), (429, 3, None), (503, 3, None), (500, 1, "api"), (409, 1, "api")]
+)
 def test_sdk_retries(fresh, status, requests, kind):
     fresh.fault(f"GET:/projects/*/snapshots={status}*2")
     steps = node(fresh, "sdk.mjs", "list")
@@ -116,7 +122,14 @@ def test_api_client(fresh):
     neon = fresh
     neon.sql("drop table if exists t; create table t as select 2 as n")
     steps = node(neon, "api-client.mjs")
-    expected = {"create-branch": 201, "create-role": 201, "create-database": 201, "delete-snapshot": 202, "delete-branch-again": 204, "not-found": 404}
+    expected = {
+        "create-branch": 201,
+        "create-role": 201,
+        "create-database": 201,
+        "delete-snapshot": 202,
+        "delete-branch-again": 204,
+        "not-found": 404,
+    }
     assert {name: s["status"] for name, s in steps.items() if s["status"] != expected.get(name, 200)} == {}
     data = {name: s["data"] for name, s in steps.items()}
     assert data["create-snapshot"]["snapshot"]["name"] == "by axios now", "axios writes a space as +"

@@ -13,10 +13,17 @@ from emulator import Emulator, wait_until
 
 # What neon-emulator serves, as the document writes it. The README's table names the same.
 SERVED = {
-    "/auth": "get", "/users/me": "get", "/users/me/organizations": "get", "/organizations/{org_id}": "get",
-    "/projects": "get post", "/projects/{project_id}": "get patch delete", "/projects/{project_id}/connection_uri": "get",
-    "/projects/{project_id}/operations": "get", "/projects/{project_id}/operations/{operation_id}": "get",
-    "/projects/{project_id}/branches": "get post", "/projects/{project_id}/branches/count": "get",
+    "/auth": "get",
+    "/users/me": "get",
+    "/users/me/organizations": "get",
+    "/organizations/{org_id}": "get",
+    "/projects": "get post",
+    "/projects/{project_id}": "get patch delete",
+    "/projects/{project_id}/connection_uri": "get",
+    "/projects/{project_id}/operations": "get",
+    "/projects/{project_id}/operations/{operation_id}": "get",
+    "/projects/{project_id}/branches": "get post",
+    "/projects/{project_id}/branches/count": "get",
     "/projects/{project_id}/branches/{branch_id}": "get patch delete",
     "/projects/{project_id}/branches/{branch_id}/restore": "post",
     "/projects/{project_id}/branches/{branch_id}/set_as_default": "post",
@@ -24,10 +31,13 @@ SERVED = {
     "/projects/{project_id}/branches/{branch_id}/endpoints": "get",
     "/projects/{project_id}/branches/{branch_id}/backup_schedule": "get put",
     "/projects/{project_id}/branches/{branch_id}/snapshot": "post",
-    "/projects/{project_id}/snapshots": "get", "/projects/{project_id}/snapshots/{snapshot_id}": "patch delete",
+    "/projects/{project_id}/snapshots": "get",
+    "/projects/{project_id}/snapshots/{snapshot_id}": "patch delete",
     "/projects/{project_id}/snapshots/{snapshot_id}/restore": "post",
-    "/projects/{project_id}/endpoints": "get post", "/projects/{project_id}/endpoints/{endpoint_id}": "get patch delete",
-    "/projects/{project_id}/endpoints/{endpoint_id}/start": "post", "/projects/{project_id}/endpoints/{endpoint_id}/suspend": "post",
+    "/projects/{project_id}/endpoints": "get post",
+    "/projects/{project_id}/endpoints/{endpoint_id}": "get patch delete",
+    "/projects/{project_id}/endpoints/{endpoint_id}/start": "post",
+    "/projects/{project_id}/endpoints/{endpoint_id}/suspend": "post",
     "/projects/{project_id}/endpoints/{endpoint_id}/restart": "post",
     "/projects/{project_id}/branches/{branch_id}/roles": "get post",
     "/projects/{project_id}/branches/{branch_id}/roles/{role_name}": "get delete",
@@ -61,14 +71,39 @@ def schemathesis(neon, tmp_path, wanted, parameters, examples=6, more=""):
     (tmp_path / "served.json").write_text(json.dumps(pick(document, wanted)))
     values = "".join(f'"path.{k}" = "{v}"\n' for k, v in parameters.items())
     (tmp_path / "schemathesis.toml").write_text(
-        f'[parameters]\n{values}\n[phases.stateful]\nenabled = false\n[phases.coverage]\nunexpected-methods = []\n'
-        '[checks]\nenabled = false\nnot_a_server_error = {enabled = true}\nresponse_schema_conformance = {enabled = true}\n'
-        'status_code_conformance = {enabled = true}\ncontent_type_conformance = {enabled = true}\n')
+        f"[parameters]\n{values}\n[phases.stateful]\nenabled = false\n[phases.coverage]\nunexpected-methods = []\n"
+        "[checks]\nenabled = false\nnot_a_server_error = {enabled = true}\nresponse_schema_conformance = {enabled = true}\n"
+        "status_code_conformance = {enabled = true}\ncontent_type_conformance = {enabled = true}\n"
+    )
     done = subprocess.run(
-        [openapi.CONFORMANCE / "venv" / "bin" / "schemathesis", "--config-file", "schemathesis.toml", "run", "served.json", "--url", neon.host,
-         "--header", f"Authorization: Bearer {neon.key}", "--max-examples", str(examples), "--seed", "7", "--workers", "1", "--no-color",
-         "--generation-database", "none", "--suppress-health-check", "all", *more.split()],
-        cwd=tmp_path, capture_output=True, text=True, timeout=170)
+        [
+            openapi.CONFORMANCE / "venv" / "bin" / "schemathesis",
+            "--config-file",
+            "schemathesis.toml",
+            "run",
+            "served.json",
+            "--url",
+            neon.host,
+            "--header",
+            f"Authorization: Bearer {neon.key}",
+            "--max-examples",
+            str(examples),
+            "--seed",
+            "7",
+            "--workers",
+            "1",
+            "--no-color",
+            "--generation-database",
+            "none",
+            "--suppress-health-check",
+            "all",
+            *more.split(),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -80,11 +115,26 @@ def test_generated_requests(neon, tmp_path):
     branch, endpoint = child["branch"]["id"], child["endpoints"][0]["id"]
     # Deleting the project would end the run; making them without end would end the machine. Both come below.
     wanted = SERVED | {"/projects": "get", "/projects/{project_id}": "get patch"}
-    out = schemathesis(neon, tmp_path, wanted, {"project_id": neon.project, "branch_id": branch, "snapshot_id": snapshot, "endpoint_id": endpoint,
-                                                 "role_name": "neondb_owner", "database_name": "neondb"})
+    out = schemathesis(
+        neon,
+        tmp_path,
+        wanted,
+        {
+            "project_id": neon.project,
+            "branch_id": branch,
+            "snapshot_id": snapshot,
+            "endpoint_id": endpoint,
+            "role_name": "neondb_owner",
+            "database_name": "neondb",
+        },
+    )
     assert re.search(r"(\d+) generated, \1 passed", out)
     assert neon.process.poll() is None
-    wait_until(lambda: all(o["status"] not in ("running", "scheduling") for o in neon.api("GET", "/projects/{p}/operations").json["operations"]))
+    wait_until(
+        lambda: all(
+            o["status"] not in ("running", "scheduling") for o in neon.api("GET", "/projects/{p}/operations").json["operations"]
+        )
+    )
     assert neon.sql("select 1") == "1"
 
 
@@ -105,8 +155,12 @@ def test_every_route_has_been_judged(neon):
     neon.branch(branch)
     assert {("GET", "/projects/{project_id}", 200), ("GET", "/projects/{project_id}/branches/{branch_id}", 200)} <= judge.checked
     good = neon.api("GET", f"/projects/{{p}}/branches/{branch}").json
-    for break_it in (lambda b: b["branch"].pop("name"), lambda b: b["branch"].update(created_at="yesterday"), lambda b: b["branch"].update(default="yes"),
-                     lambda b: b.pop("annotation")):
+    for break_it in (
+        lambda b: b["branch"].pop("name"),
+        lambda b: b["branch"].update(created_at="yesterday"),
+        lambda b: b["branch"].update(default="yes"),
+        lambda b: b.pop("annotation"),
+    ):
         bad = copy.deepcopy(good)
         break_it(bad)
         with pytest.raises(AssertionError):
@@ -117,15 +171,19 @@ def test_every_route_has_been_judged(neon):
 
 # -- the guide's own helpers, written afresh: create snapshot, restore with finalize, poll
 
+
 class Guide:
     def __init__(self, env):
         self.base, self.key = env["NEON_API_HOST"], env["NEON_API_KEY"]
         self.project = env["NEON_PROJECT_ID"]
 
     def request(self, method, path, body=None):
-        request = urllib.request.Request(f"{self.base}/projects/{self.project}{path}", json.dumps(body).encode() if body is not None else None,
-                                         {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Accept": "application/json"},
-                                         method=method)
+        request = urllib.request.Request(
+            f"{self.base}/projects/{self.project}{path}",
+            json.dumps(body).encode() if body is not None else None,
+            {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Accept": "application/json"},
+            method=method,
+        )
         with urllib.request.urlopen(request, timeout=5) as response:  # the guide's client gives up after 5 s
             return json.load(response)
 
@@ -135,7 +193,9 @@ class Guide:
         return answer["snapshot"]["id"]
 
     def restore_snapshot(self, snapshot_id, target_branch_id):
-        answer = self.request("POST", f"/snapshots/{snapshot_id}/restore", {"finalize_restore": True, "target_branch_id": target_branch_id})
+        answer = self.request(
+            "POST", f"/snapshots/{snapshot_id}/restore", {"finalize_restore": True, "target_branch_id": target_branch_id}
+        )
         self.poll(answer["operations"])
         return answer["branch"]["id"]
 

@@ -26,8 +26,16 @@ def drop(neon, branch_id):
 
 # -- transport
 
-@pytest.mark.parametrize("headers", [{"Authorization": None}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"},
-                                     {"Authorization": None, "Cookie": "zenith=secret"}])
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": None},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic x"},
+        {"Authorization": None, "Cookie": "zenith=secret"},
+    ],
+)
 def test_the_key_is_needed(neon, headers):
     answer = neon.api("GET", "/projects/{p}", headers=headers)
     assert answer.status == 401
@@ -36,9 +44,17 @@ def test_the_key_is_needed(neon, headers):
     assert neon.raw("GET", neon.host.removesuffix("/api/v2") + "/emulator/faults", headers=headers).status == 401
 
 
-@pytest.mark.parametrize("method, path", [("GET", "/nothing"), ("GET", "/projects/{p}/snapshots/snap-a-b-12345678"), ("PUT", "/projects/{p}"),
-                                          ("POST", "/projects/{p}/branches/{b}/snapshots"), ("GET", "/projects/{p}/"),
-                                          ("GET", "/projects/{p}/branches/{b}/snapshot")])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("GET", "/nothing"),
+        ("GET", "/projects/{p}/snapshots/snap-a-b-12345678"),
+        ("PUT", "/projects/{p}"),
+        ("POST", "/projects/{p}/branches/{b}/snapshots"),
+        ("GET", "/projects/{p}/"),
+        ("GET", "/projects/{p}/branches/{b}/snapshot"),
+    ],
+)
 def test_an_unknown_route_is_404(neon, branch, method, path):
     answer = neon.api(method, path.replace("{b}", branch))
     assert answer.status == 404
@@ -76,7 +92,8 @@ def test_bodies_that_clients_really_send(neon, branch):
 
 def test_both_encodings_of_a_space(neon, branch):
     for n, encoded in enumerate(("two%20words%20{}", "two+words+{}")):
-        url = f"{neon.host}/projects/{neon.project}/branches/{branch}/snapshot?name={encoded.format(n)}&expires_at=2099-01-01T00%3A00%3A00Z"
+        query = f"name={encoded.format(n)}&expires_at=2099-01-01T00%3A00%3A00Z"
+        url = f"{neon.host}/projects/{neon.project}/branches/{branch}/snapshot?{query}"
         answer = neon.raw("POST", url)
         assert answer.json["snapshot"]["name"] == f"two words {n}"
         neon.settle(answer.json["operations"])
@@ -91,7 +108,12 @@ def test_a_large_request_is_refused(neon):
 
 def test_garbage_on_the_wire(neon):
     host, port = neon.host.split("/")[2].split(":")
-    for garbage in (b"\x00\xff\xfe\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 5000):
+    for garbage in (
+        b"\x00\xff\xfe\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 5000,
+    ):
         with socket.create_connection((host, int(port)), timeout=10) as s:
             try:
                 s.sendall(garbage)
@@ -112,6 +134,7 @@ def test_it_listens_on_loopback_only(neon):
 
 # -- branches
 
+
 def test_branch_list_pages(neon):
     made = []
     for i in range(5):
@@ -120,7 +143,9 @@ def test_branch_list_pages(neon):
         for order in ("asc", "desc"):
             got, cursor = [], None
             while True:
-                query = {"limit": 2, "sort_by": "name", "sort_order": order, "search": "PAGE"} | ({"cursor": cursor} if cursor else {})
+                query = {"limit": 2, "sort_by": "name", "sort_order": order, "search": "PAGE"} | (
+                    {"cursor": cursor} if cursor else {}
+                )
                 page = neon.ok("GET", "/projects/{p}/branches", query=query)
                 assert page["pagination"]["sort_order"] == order.upper() and page["annotations"] == {}
                 got += [b["name"] for b in page["branches"]]
@@ -140,7 +165,11 @@ def test_branch_list_pages(neon):
 
 def test_branch_life(neon, branch):
     neon.sql("create table if not exists t as select 1 as n")
-    body = {"branch": {"name": "life", "protected": True}, "endpoints": [{"type": "read_write"}], "annotation_value": {"team": "blue"}}
+    body = {
+        "branch": {"name": "life", "protected": True},
+        "endpoints": [{"type": "read_write"}],
+        "annotation_value": {"team": "blue"},
+    }
     made = neon.api("POST", "/projects/{p}/branches", body)
     assert made.status == 201
     made = made.json
@@ -184,7 +213,11 @@ def test_branches_and_snapshots_expire(neon, branch):
     import datetime
 
     def soon():
-        return (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return (
+            (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2))
+            .isoformat(timespec="seconds")
+            .replace("+00:00", "Z")
+        )
 
     short = neon.ok("POST", "/projects/{p}/branches", {"branch": {"name": "short", "expires_at": soon()}})["branch"]
     assert short["expires_at"]
@@ -195,18 +228,27 @@ def test_branches_and_snapshots_expire(neon, branch):
     wait_until(lambda: neon.api("GET", f"/projects/{{p}}/branches/{short['id']}").status == 404)
     wait_until(lambda: snapshot["id"] not in [s["id"] for s in neon.snapshots()])
     assert neon.api("GET", f"/projects/{{p}}/branches/{kept}").status == 200
-    assert neon.api("PATCH", f"/projects/{{p}}/branches/{branch}", {"branch": {"expires_at": "2099-01-01T00:00:00Z"}}).status == 422
+    assert (
+        neon.api("PATCH", f"/projects/{{p}}/branches/{branch}", {"branch": {"expires_at": "2099-01-01T00:00:00Z"}}).status == 422
+    )
     wait_until(lambda: neon.api("DELETE", f"/projects/{{p}}/branches/{kept}").status == 200)
     neon.outcome(neon.api("GET", "/projects/{p}/operations").json["operations"][:3])
 
 
 # -- endpoints
 
+
 def test_endpoint_life(neon):
     made = neon.ok("POST", "/projects/{p}/branches", {"branch": {"name": "with endpoint"}})["branch"]["id"]
     assert neon.ok("GET", f"/projects/{{p}}/branches/{made}/endpoints") == {"endpoints": []}
-    assert neon.api("GET", "/projects/{p}/connection_uri",
-                    query={"branch_id": made, "role_name": "neondb_owner", "database_name": "neondb"}).message == "endpoint not found"
+    assert (
+        neon.api(
+            "GET",
+            "/projects/{p}/connection_uri",
+            query={"branch_id": made, "role_name": "neondb_owner", "database_name": "neondb"},
+        ).message
+        == "endpoint not found"
+    )
     body = {"endpoint": {"branch_id": made, "type": "read_write", "autoscaling_limit_max_cu": 2}}
     answer = neon.api("POST", "/projects/{p}/endpoints", body)
     assert answer.status == 201 and answer.json["endpoint"]["pending_state"] == "active"
@@ -238,13 +280,16 @@ def test_a_compute_that_dies_comes_back(neon):
     import os
     import signal
 
-    pids = [pid for pid in neon.postgres_pids() if open(f"/proc/{pid}/stat").read().rsplit(")")[1].split()[1] == str(neon.process.pid)]
+    pids = [
+        pid for pid in neon.postgres_pids() if open(f"/proc/{pid}/stat").read().rsplit(")")[1].split()[1] == str(neon.process.pid)
+    ]
     os.kill(pids[0], signal.SIGKILL)
     wait_until(lambda: neon.psql("select 1").stdout.strip() == "1")
     wait_until(lambda: neon.endpoints()[0]["current_state"] == "active")
 
 
 # -- roles and databases
+
 
 def test_roles_and_databases(neon, branch):
     roles, databases = f"/projects/{{p}}/branches/{branch}/roles", f"/projects/{{p}}/branches/{branch}/databases"
@@ -262,6 +307,7 @@ def test_roles_and_databases(neon, branch):
     assert neon.sql("select current_user || ' ' || current_database()", uri) == f"{name} {odd}"
 
     from urllib.parse import quote
+
     role_path, database_path = f"{roles}/{quote(name, safe='')}", f"{databases}/{quote(odd, safe='')}"
     assert neon.ok("GET", role_path)["role"]["name"] == name
     assert "password" not in neon.ok("GET", role_path)["role"]
@@ -292,7 +338,9 @@ def test_what_sql_makes_is_seen(neon, branch):
     neon.sql("create role sql_role login password 'x'")
     try:
         databases = neon.ok("GET", f"/projects/{{p}}/branches/{branch}/databases")["databases"]
-        assert {"name": "by_sql", "owner_name": "neondb_owner"}.items() <= next(d for d in databases if d["name"] == "by_sql").items()
+        assert {"name": "by_sql", "owner_name": "neondb_owner"}.items() <= next(
+            d for d in databases if d["name"] == "by_sql"
+        ).items()
         assert "sql_role" in [r["name"] for r in neon.ok("GET", f"/projects/{{p}}/branches/{branch}/roles")["roles"]]
         assert neon.sql("select current_database()", neon.uri(database="by_sql")) == "by_sql"
     finally:
@@ -310,6 +358,7 @@ def test_passwords_that_are_not_stored(neon):
 
 
 # -- operations and projects
+
 
 def test_operation_list_pages(neon):
     for i in range(2):
@@ -334,7 +383,11 @@ def test_operation_list_pages(neon):
 
 def test_two_projects(neon):
     org = neon.ok("GET", "/users/me/organizations")["organizations"][0]["id"]
-    answer = neon.api("POST", "/projects", {"project": {"name": "second", "branch": {"name": "prod", "role_name": "me", "database_name": "mine"}}})
+    answer = neon.api(
+        "POST",
+        "/projects",
+        {"project": {"name": "second", "branch": {"name": "prod", "role_name": "me", "database_name": "mine"}}},
+    )
     assert answer.status == 201
     second = answer.json
     assert {"project", "connection_uris", "roles", "databases", "operations", "branch", "endpoints"} == set(second)
@@ -389,7 +442,7 @@ BAD = [
     ("POST", "/projects/{p}/branches/br-no-such-branch000/snapshot", None, 404, "branch not found"),
     ("PATCH", "/projects/{p}/snapshots/{s}", None, 400, "body"),
     ("PATCH", "/projects/{p}/snapshots/{s}", [], 400, "object"),
-    ("PATCH", "/projects/{p}/snapshots/{s}", b"{\"snapshot\":", 400, "JSON"),
+    ("PATCH", "/projects/{p}/snapshots/{s}", b'{"snapshot":', 400, "JSON"),
     ("PATCH", "/projects/{p}/snapshots/{s}", b"\xff\xfe", 400, "JSON"),
     ("PATCH", "/projects/{p}/snapshots/{s}", b"[" * 5000, 400, "JSON"),
     ("PATCH", "/projects/{p}/snapshots/{s}", {"name": "x"}, 400, "snapshot: is required"),
@@ -411,8 +464,13 @@ BAD = [
     ("POST", "/projects/{p}/branches/{b}/restore", {"source_branch_id": "{b}"}, 400, "source_lsn"),
     ("POST", "/projects/{p}/branches/{b}/restore", {"source_branch_id": "{b}", "source_lsn": "0/1"}, 400, "preserve_under_name"),
     ("POST", "/projects/{p}/branches/{b}/restore", {"source_branch_id": "{c}"}, 422, "head of another branch"),
-    ("POST", "/projects/{p}/branches/{b}/restore", {"source_branch_id": "{b}", "source_lsn": "0/1", "preserve_under_name": "x"}, 422,
-     "history window"),
+    (
+        "POST",
+        "/projects/{p}/branches/{b}/restore",
+        {"source_branch_id": "{b}", "source_lsn": "0/1", "preserve_under_name": "x"},
+        422,
+        "history window",
+    ),
     ("POST", "/projects/{p}/branches", {"branch": {"name": "main"}}, 409, "branch already exists"),
     ("POST", "/projects/{p}/branches", {"branch": {"name": ""}}, 400, "branch.name"),
     ("POST", "/projects/{p}/branches", {"branch": {"parent_id": "br-no-such-00000000"}}, 404, "branch not found"),
@@ -439,7 +497,13 @@ BAD = [
     ("GET", "/projects/{p}/connection_uri?role_name=x&database_name=neondb", None, 404, "role not found"),
     ("GET", "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=x", None, 404, "database not found"),
     ("GET", "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=neondb&pooled=7", None, 400, "pooled"),
-    ("GET", "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=neondb&branch_id=br-x", None, 404, "branch not found"),
+    (
+        "GET",
+        "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=neondb&branch_id=br-x",
+        None,
+        404,
+        "branch not found",
+    ),
     ("POST", "/projects/{p}/branches/{b}/roles", {"role": {}}, 400, "role.name"),
     ("POST", "/projects/{p}/branches/{b}/roles", {"role": {"name": "x" * 64}}, 400, "role.name"),
     ("POST", "/projects/{p}/branches/{b}/roles", {"role": {"name": "cloud_admin"}}, 400, "reserved"),
@@ -447,7 +511,13 @@ BAD = [
     ("POST", "/projects/{p}/branches/{b}/roles", {"role": {"name": "a\nb"}}, 400, "control"),
     ("POST", "/projects/{p}/branches/{b}/databases", {"database": {"name": "x"}}, 400, "owner_name"),
     ("POST", "/projects/{p}/branches/{b}/databases", {"database": {"name": "x", "owner_name": "nobody"}}, 404, "role not found"),
-    ("POST", "/projects/{p}/branches/{b}/databases", {"database": {"name": "template0", "owner_name": "neondb_owner"}}, 400, "reserved"),
+    (
+        "POST",
+        "/projects/{p}/branches/{b}/databases",
+        {"database": {"name": "template0", "owner_name": "neondb_owner"}},
+        400,
+        "reserved",
+    ),
     ("GET", "/projects/{p}/branches/{b}/roles/nobody", None, 404, "role not found"),
     ("GET", "/projects/{p}/branches/{b}/databases/nothing", None, 404, "database not found"),
     ("POST", "/projects/{p}/endpoints", {"endpoint": {"branch_id": "{b}"}}, 400, "endpoint.type"),
@@ -458,12 +528,28 @@ BAD = [
     ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {}, 400, "schedule"),
     ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {"schedule": [7]}, 400, "schedule"),
     ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {"schedule": [{"frequency": "hourly", "hour": 1}]}, 400, "frequency"),
-    ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {"schedule": [{"frequency": "daily"}]}, 400,
-     "daily schedules must specify the hour of the day"),
+    (
+        "PUT",
+        "/projects/{p}/branches/{b}/backup_schedule",
+        {"schedule": [{"frequency": "daily"}]},
+        400,
+        "daily schedules must specify the hour of the day",
+    ),
     ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {"schedule": [{"frequency": "weekly", "hour": 1}]}, 400, "day"),
-    ("PUT", "/projects/{p}/branches/{b}/backup_schedule", {"schedule": [{"frequency": "weekly", "hour": 1, "day": 8}]}, 400, "day"),
-    ("PUT", "/projects/{p}/branches/{b}/backup_schedule",
-     {"schedule": [{"frequency": "daily", "hour": 1, "retention_seconds": 60}]}, 400, "retention_seconds"),
+    (
+        "PUT",
+        "/projects/{p}/branches/{b}/backup_schedule",
+        {"schedule": [{"frequency": "weekly", "hour": 1, "day": 8}]},
+        400,
+        "day",
+    ),
+    (
+        "PUT",
+        "/projects/{p}/branches/{b}/backup_schedule",
+        {"schedule": [{"frequency": "daily", "hour": 1, "retention_seconds": 60}]},
+        400,
+        "retention_seconds",
+    ),
     ("POST", "/projects", {"project": {"pg_version": 9}}, 400, "pg_version"),
     ("POST", "/projects", {}, 400, "project"),
     ("GET", "/projects/no-such-project", None, 404, "project not found"),
@@ -484,9 +570,19 @@ def test_bad_input_changes_nothing(neon, branch):
         return text if isinstance(value, str) else json.loads(text)
 
     def everything():
-        return [neon.api("GET", f"/projects/{{p}}{path}").text for path in (
-            "", "/branches", "/snapshots", "/endpoints", "/operations", f"/branches/{branch}/roles", f"/branches/{branch}/databases",
-            f"/branches/{branch}/backup_schedule")]
+        return [
+            neon.api("GET", f"/projects/{{p}}{path}").text
+            for path in (
+                "",
+                "/branches",
+                "/snapshots",
+                "/endpoints",
+                "/operations",
+                f"/branches/{branch}/roles",
+                f"/branches/{branch}/databases",
+                f"/branches/{branch}/backup_schedule",
+            )
+        ]
 
     before = everything()
     wrong = []
@@ -504,6 +600,7 @@ def test_odd_ids_never_find_anything(neon):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         ids = ["%00", "..", "%2e%2e", "a" * 300, "A", "'; drop table x;--", "%c3%28", "{}", "*", " ", "-", "br_1"]
         from urllib.parse import quote
+
         paths = [f"/projects/{{p}}/{kind}/{quote(i, safe='%')}" for kind in ("branches", "endpoints", "operations") for i in ids]
         for answer in pool.map(lambda path: neon.api("GET", path), paths):
             assert answer.status in (400, 404), answer

@@ -86,11 +86,16 @@ def test_a_restore_operation_that_fails_changes_nothing(neon):
     branch, endpoint = neon.default_branch(), neon.endpoints()
     for finalize in (True, False):
         neon.fault(f"{RESTORE}=op:failed:no room")
-        answer = neon.api("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore",
-                          {"finalize_restore": finalize, "target_branch_id": branch["id"]}).json
+        answer = neon.api(
+            "POST",
+            f"/projects/{{p}}/snapshots/{snapshot['id']}/restore",
+            {"finalize_restore": finalize, "target_branch_id": branch["id"]},
+        ).json
         assert neon.outcome(answer["operations"])[-1]["status"] == "failed"
         assert neon.branches() == [branch] and neon.endpoints() == endpoint
-    new = neon.ok("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore", {"target_branch_id": branch["id"]})["branch"]["id"]
+    new = neon.ok("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore", {"target_branch_id": branch["id"]})["branch"][
+        "id"
+    ]
     neon.fault("POST:/projects/*/branches/*/finalize_restore=op:error:again")
     answer = neon.api("POST", f"/projects/{{p}}/branches/{new}/finalize_restore").json
     assert neon.outcome(answer["operations"])[-1]["status"] == "error"
@@ -141,14 +146,32 @@ def test_the_list_of_faults(neon):
     neon.fault("POST:*=500*3")
     assert [neon.api("GET", "/projects/{p}").status for _ in range(3)] == [503] * 3
     listed = neon.control("POST", "faults", {"spec": "DELETE:*=500"})
-    assert listed.json["faults"] == [{"rule": "GET:*=503*inf", "left": -1}, {"rule": "POST:*=500*3", "left": 3},
-                                     {"rule": "DELETE:*=500", "left": 1}]
+    assert listed.json["faults"] == [
+        {"rule": "GET:*=503*inf", "left": -1},
+        {"rule": "POST:*=500*3", "left": 3},
+        {"rule": "DELETE:*=500", "left": 1},
+    ]
     assert neon.control("DELETE", "faults").json == {"faults": []}
     assert neon.api("GET", "/projects/{p}").status == 200
 
 
-@pytest.mark.parametrize("spec", ["", "GET", "GET:/x", "GET:/x=", "GET:/x=200", "GET:/x=423*0", "GET:/x=423*x", "GET:x=423", "=423", "GET:/x=delay:",
-                                  "GET:/x=op:melted", "GET:/x=423,bad"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "GET",
+        "GET:/x",
+        "GET:/x=",
+        "GET:/x=200",
+        "GET:/x=423*0",
+        "GET:/x=423*x",
+        "GET:x=423",
+        "=423",
+        "GET:/x=delay:",
+        "GET:/x=op:melted",
+        "GET:/x=423,bad",
+    ],
+)
 def test_a_bad_specification_is_refused_whole(neon, spec):
     assert neon.control("POST", "faults", {"spec": spec}).status == 400
     assert neon.control("GET", "faults").json == {"faults": []}
@@ -174,5 +197,9 @@ def test_somebody_else_in_the_console(neon):
     assert neon.console("delete_branch", branch_id=first).status == 422, "not even there"
     assert neon.console("delete_snapshot", snapshot_id=snapshot["id"]).status == 202
     assert neon.snapshots() == []
-    for body in ({"action": "melt", "project_id": neon.project}, {"action": "set_default"}, {"action": "set_default", "project_id": neon.project}):
+    for body in (
+        {"action": "melt", "project_id": neon.project},
+        {"action": "set_default"},
+        {"action": "set_default", "project_id": neon.project},
+    ):
         assert neon.control("POST", "console", body).status == 400

@@ -79,11 +79,17 @@ def test_any_other_change_is_locked_out(neon):
     running = neon.api("POST", f"/projects/{{p}}/branches/{branch}/snapshot", query={"name": "lock"}).json
     snapshot = running["snapshot"]["id"]
     changes = [
-        ("POST", f"/branches/{branch}/snapshot", None), ("PATCH", f"/snapshots/{snapshot}", {"snapshot": {"name": "x"}}),
-        ("DELETE", f"/snapshots/{snapshot}", None), ("POST", f"/snapshots/{snapshot}/restore", None), ("POST", "/branches", None),
-        ("PATCH", f"/branches/{branch}", {"branch": {"name": "x"}}), ("DELETE", f"/branches/{branch}", None),
-        ("POST", f"/branches/{branch}/set_as_default", None), ("POST", f"/endpoints/{endpoint}/restart", None),
-        ("POST", f"/branches/{branch}/roles", {"role": {"name": "x"}}), ("PUT", f"/branches/{branch}/backup_schedule", {"schedule": []}),
+        ("POST", f"/branches/{branch}/snapshot", None),
+        ("PATCH", f"/snapshots/{snapshot}", {"snapshot": {"name": "x"}}),
+        ("DELETE", f"/snapshots/{snapshot}", None),
+        ("POST", f"/snapshots/{snapshot}/restore", None),
+        ("POST", "/branches", None),
+        ("PATCH", f"/branches/{branch}", {"branch": {"name": "x"}}),
+        ("DELETE", f"/branches/{branch}", None),
+        ("POST", f"/branches/{branch}/set_as_default", None),
+        ("POST", f"/endpoints/{endpoint}/restart", None),
+        ("POST", f"/branches/{branch}/roles", {"role": {"name": "x"}}),
+        ("PUT", f"/branches/{branch}/backup_schedule", {"schedule": []}),
     ]
     with concurrent.futures.ThreadPoolExecutor(len(changes)) as pool:
         answers = list(pool.map(lambda c: neon.api(c[0], "/projects/{p}" + c[1], c[2]), changes))
@@ -100,7 +106,11 @@ def test_one_of_many_wins(neon):
     branch = neon.default_branch()["id"]
     before = len(neon.snapshots())
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda i: neon.api("POST", f"/projects/{{p}}/branches/{branch}/snapshot", query={"name": f"race {i}"}), range(20)))
+        answers = list(
+            pool.map(
+                lambda i: neon.api("POST", f"/projects/{{p}}/branches/{branch}/snapshot", query={"name": f"race {i}"}), range(20)
+            )
+        )
     good = [a for a in answers if a.status == 200]
     assert len(good) >= 1 and {a.status for a in answers} <= {200, 423}
     for a in good:

@@ -25,8 +25,12 @@ class Client(threading.Thread):
         self.counts, self.problems, self.mine = collections.Counter(), [], []
 
     def call(self, method, path, body=None):
-        self.connection.request(method, "/api/v2" + path.replace("{p}", self.neon.project), json.dumps(body) if body else None,
-                                {"Authorization": f"Bearer {self.neon.key}"} | ({"Content-Type": "application/json"} if body else {}))
+        self.connection.request(
+            method,
+            "/api/v2" + path.replace("{p}", self.neon.project),
+            json.dumps(body) if body else None,
+            {"Authorization": f"Bearer {self.neon.key}"} | ({"Content-Type": "application/json"} if body else {}),
+        )
         response = self.connection.getresponse()
         text = response.read()
         self.counts[f"{method} {response.status}"] += 1
@@ -35,19 +39,29 @@ class Client(threading.Thread):
         return response.status, text
 
     def step(self):
-        reads = ("/projects/{p}", "/projects/{p}/branches", "/projects/{p}/snapshots", "/projects/{p}/endpoints",
-                 "/projects/{p}/operations?limit=20", f"/projects/{{p}}/branches/{self.branch}",
-                 "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=neondb")
+        reads = (
+            "/projects/{p}",
+            "/projects/{p}/branches",
+            "/projects/{p}/snapshots",
+            "/projects/{p}/endpoints",
+            "/projects/{p}/operations?limit=20",
+            f"/projects/{{p}}/branches/{self.branch}",
+            "/projects/{p}/connection_uri?role_name=neondb_owner&database_name=neondb",
+        )
         dice = self.random.random()
         if dice < 0.8:
             self.call("GET", self.random.choice(reads[:6] if self.number % 10 else reads))
         elif self.mine:
             if dice < 0.9:
-                self.call("PATCH", f"/projects/{{p}}/snapshots/{self.mine[0]}", {"snapshot": {"name": f"renamed {self.number} {dice}"}})
+                self.call(
+                    "PATCH", f"/projects/{{p}}/snapshots/{self.mine[0]}", {"snapshot": {"name": f"renamed {self.number} {dice}"}}
+                )
             elif self.call("DELETE", f"/projects/{{p}}/snapshots/{self.mine[0]}")[0] == 202:
                 self.mine.pop(0)
         else:
-            status, text = self.call("POST", f"/projects/{{p}}/branches/{self.branch}/snapshot?name=load%20{self.number}%20{dice}")
+            status, text = self.call(
+                "POST", f"/projects/{{p}}/branches/{self.branch}/snapshot?name=load%20{self.number}%20{dice}"
+            )
             if status == 200:
                 self.mine.append(json.loads(text)["snapshot"]["id"])
 
@@ -76,8 +90,12 @@ def test_two_hundred_clients():
         problems = [p for c in clients for p in c.problems]
         assert not problems, problems[:5]
         assert counts["GET 200"] > 1000 and counts["POST 200"] > 3 and counts["POST 423"] > 0
-        wait_until(lambda: all(o["status"] not in ("running", "scheduling")
-                               for o in neon.api("GET", "/projects/{p}/operations").json["operations"]))
+        wait_until(
+            lambda: all(
+                o["status"] not in ("running", "scheduling")
+                for o in neon.api("GET", "/projects/{p}/operations").json["operations"]
+            )
+        )
         assert {s["id"] for s in neon.snapshots()} == {s for c in clients for s in c.mine}
         assert neon.sql("select 1") == "1"
         wait_until(lambda: len(os.listdir(f"/proc/{neon.process.pid}/task")) < 20, timeout=30)

@@ -17,8 +17,13 @@ AS_ROOT = os.geteuid() == 0
 
 
 def run(*arguments, **environ):
-    return subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=60,
-                          env={k: v for k, v in os.environ.items() if not k.startswith("NEON_")} | environ)
+    return subprocess.run(
+        [BINARY, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={k: v for k, v in os.environ.items() if not k.startswith("NEON_")} | environ,
+    )
 
 
 def data_of(neon):
@@ -31,6 +36,7 @@ def expected_data(neon):
 
 # -- start and stop
 
+
 def test_a_restart_changes_nothing():
     with Emulator(operation_ms=5) as neon:
         neon.sql("create table t as select 7 as n")
@@ -41,7 +47,9 @@ def test_a_restart_changes_nothing():
         wait_until(lambda: "full_size" in neon.snapshots()[0])
 
         def view():
-            return [neon.api("GET", f"/projects/{{p}}{p}").json for p in ("", "/branches", "/snapshots", "/endpoints", "/operations")]
+            return [
+                neon.api("GET", f"/projects/{{p}}{p}").json for p in ("", "/branches", "/snapshots", "/endpoints", "/operations")
+            ]
 
         before, env, uri = view(), neon.env, neon.uri(preview)
         assert neon.stop() == 0
@@ -116,6 +124,7 @@ def test_a_second_emulator_is_refused():
 
 # -- kill -9
 
+
 def test_servers_left_by_a_kill_are_adopted():
     with Emulator(operation_ms=5) as neon:
         pid = neon.sql("select pg_backend_pid()")
@@ -155,8 +164,11 @@ def test_a_kill_at_any_moment(seed):
                         if old["name"].startswith("main (old)") and len(neon.branches()) > 2:
                             neon.ok("DELETE", f"/projects/{{p}}/branches/{old['id']}")
                     wanted = rng.choice(list(settled))
-                    neon.ok("POST", f"/projects/{{p}}/snapshots/{wanted}/restore",
-                            {"target_branch_id": branch, "finalize_restore": True})
+                    neon.ok(
+                        "POST",
+                        f"/projects/{{p}}/snapshots/{wanted}/restore",
+                        {"target_branch_id": branch, "finalize_restore": True},
+                    )
         except (OSError, AssertionError, json.JSONDecodeError, ValueError, KeyError):
             killer.wait()
             if neon.process.poll() is None and neon.process.wait(5) is None:
@@ -181,8 +193,11 @@ def test_a_kill_at_any_moment(seed):
             for old in branches:
                 if not old["default"]:
                     neon.ok("DELETE", f"/projects/{{p}}/branches/{old['id']}")
-            neon.ok("POST", f"/projects/{{p}}/snapshots/{snapshot}/restore",
-                    {"target_branch_id": neon.default_branch()["id"], "finalize_restore": True})
+            neon.ok(
+                "POST",
+                f"/projects/{{p}}/snapshots/{snapshot}/restore",
+                {"target_branch_id": neon.default_branch()["id"], "finalize_restore": True},
+            )
             assert int(neon.sql("select max(n) from log")) <= settled[snapshot]
             assert neon.sql("select count(*) from log where n = 1") == "1"
 
@@ -202,6 +217,7 @@ def test_a_postgres_that_was_killed_too():
 
 
 # -- the directory, the key
+
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root drops to another user")
 def test_a_directory_that_postgres_cannot_enter():
@@ -254,11 +270,17 @@ def test_no_secret_in_logs_or_process_lists():
         neon.api("GET", "/projects/{p}", headers={"Cookie": f"zenith={neon.key}; keycloak_token={neon.key}"})
         neon.api("GET", "/projects/{p}", headers={"Authorization": f"Bearer {neon.key}x"})
         neon.snapshot("s")
-        secrets = [neon.key, neon.url.split(":")[2].split("@")[0], made["role"]["password"],
-                   json.loads((neon.data / "state.json").read_text())["_password"]]
+        secrets = [
+            neon.key,
+            neon.url.split(":")[2].split("@")[0],
+            made["role"]["password"],
+            json.loads((neon.data / "state.json").read_text())["_password"],
+        ]
         texts = {p: p.read_text(errors="replace") for p in (neon.data / "log").iterdir()} | {neon.base: neon.errors()}
         for pid in [neon.process.pid, *neon.postgres_pids()]:
-            texts[pid] = Path(f"/proc/{pid}/cmdline").read_text() + ("" if pid == neon.process.pid else Path(f"/proc/{pid}/environ").read_text())
+            texts[pid] = Path(f"/proc/{pid}/cmdline").read_text() + (
+                "" if pid == neon.process.pid else Path(f"/proc/{pid}/environ").read_text()
+            )
         for secret in secrets:
             for where, text in texts.items():
                 assert secret not in text, where
@@ -307,18 +329,44 @@ def test_the_port_file():
 
 # -- the command line
 
+
 def test_help_and_version():
     done = run("--help")
     assert done.returncode == 0 and "METHOD:PATH=ACTION[*COUNT]" in done.stdout
-    for option in ("--data", "--listen", "--port-file", "--api-key", "--api-key-file", "--plan", "--operation-ms", "--fault", "--snapshots",
-                   "--root-branches", "--branches", "--rate-limit", "--lenient-names"):
+    for option in (
+        "--data",
+        "--listen",
+        "--port-file",
+        "--api-key",
+        "--api-key-file",
+        "--plan",
+        "--operation-ms",
+        "--fault",
+        "--snapshots",
+        "--root-branches",
+        "--branches",
+        "--rate-limit",
+        "--lenient-names",
+    ):
         assert option in done.stdout
     assert run("--version").stdout.startswith("neon-emulator ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--data="], ["--nonsense"], ["--data=x", "extra"], ["--data=x", "--plan=gold"],
-                                       ["--data=x", "--listen=nowhere"], ["--data=x", "--listen=127.0.0.1:99999"],
-                                       ["--data=x", "--listen=localhost:1"], ["--data=x", "--operation-ms=-1"], ["--data=x", "--snapshots=many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--data="],
+        ["--nonsense"],
+        ["--data=x", "extra"],
+        ["--data=x", "--plan=gold"],
+        ["--data=x", "--listen=nowhere"],
+        ["--data=x", "--listen=127.0.0.1:99999"],
+        ["--data=x", "--listen=localhost:1"],
+        ["--data=x", "--operation-ms=-1"],
+        ["--data=x", "--snapshots=many"],
+    ],
+)
 def test_bad_arguments(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(*arguments)

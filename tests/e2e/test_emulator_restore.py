@@ -111,8 +111,9 @@ def test_the_old_data_is_there_until_the_last_operation_has_finished():
         target = neon.default_branch()["id"]
         snapshot = neon.snapshot("slow")
         neon.sql("delete from users where name = 'Charlie'")
-        answer = neon.api("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore",
-                          {"target_branch_id": target, "finalize_restore": True})
+        answer = neon.api(
+            "POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore", {"target_branch_id": target, "finalize_restore": True}
+        )
         operations = answer.json["operations"]
         seen = set()
 
@@ -161,8 +162,9 @@ def test_connections_are_cut_at_finalize(users):
     neon = users
     snapshot = neon.snapshot("cut")
     environ = os.environ | {"PGCONNECT_TIMEOUT": "10"}
-    client = subprocess.Popen(["psql", "-XAtq", neon.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, env=environ)
+    client = subprocess.Popen(
+        ["psql", "-XAtq", neon.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    )
     try:
         client.stdin.write("select 'connected';\n")
         client.stdin.flush()
@@ -216,7 +218,9 @@ def test_a_snapshot_under_load_is_consistent(users):
     def write():
         n = 0
         while not stop.is_set():
-            done = neon.psql("; ".join(f"begin; insert into a values ({n + i}); insert into b values ({n + i}); commit" for i in range(50)))
+            done = neon.psql(
+                "; ".join(f"begin; insert into a values ({n + i}); insert into b values ({n + i}); commit" for i in range(50))
+            )
             n += 50
             if done.returncode:
                 writer_errors.append(done.stderr)
@@ -270,8 +274,12 @@ def test_what_a_snapshot_tells(users):
     neon = users
     branch = neon.default_branch()["id"]
     lsn = neon.sql("select pg_current_wal_lsn()")
-    answer = neon.ok("POST", f"/projects/{{p}}/branches/{branch}/snapshot", {"snapshot": {"name": "ignored"}},
-                     {"name": "told", "expires_at": "2099-01-01T00:00:00.000Z"})
+    answer = neon.ok(
+        "POST",
+        f"/projects/{{p}}/branches/{branch}/snapshot",
+        {"snapshot": {"name": "ignored"}},
+        {"name": "told", "expires_at": "2099-01-01T00:00:00.000Z"},
+    )
     assert [o["action"] for o in answer["operations"]] == ["create_branch", "timeline_archive"]
     assert {o["branch_id"] for o in answer["operations"]}.isdisjoint(b["id"] for b in neon.branches())
     assert [o["status"] for o in answer["operations"]] == ["running", "scheduling"]
@@ -281,7 +289,9 @@ def test_what_a_snapshot_tells(users):
     assert re.fullmatch(r"snap-[a-z0-9]+-[a-z0-9]+-[a-z0-9]{8}", told["id"])
     assert "full_size" not in told
     listed = neon.snapshots()[0]
-    assert neon.sql(f"select '{listed['lsn']}'::pg_lsn > '{lsn}'::pg_lsn") == "t", "the point that the copy has, not that of the request"
+    assert (
+        neon.sql(f"select '{listed['lsn']}'::pg_lsn > '{lsn}'::pg_lsn") == "t"
+    ), "the point that the copy has, not that of the request"
     size = wait_until(lambda: neon.snapshots()[0].get("full_size"))
     assert size > 10_000_000
     # A body is ignored: without a query the name is generated.

@@ -153,15 +153,7 @@ struct mount_args {
     int64_t id;
 };
 
-static int mount_event(struct conn *c, int64_t line_id, const struct store_mount *m, const char *what, struct err *e)
-{
-    cleanup_json json_t *more = json_pack("{s:o*, s:o*, s:I}", "host", json_text(m->host), "mountpoint", json_text(m->mountpoint),
-                                          "pid", (json_int_t)m->pid);
-    struct event ev = {.what = what, .line_id = line_id, .more = more};
-
-    return more ? event_append(c, &ev, e) : err_set(e, ENOMEM, "out of memory");
-}
-
+/* Not told to the log: nothing was done to a checkpoint, and a backup after a remount has to find the log as it was (design.md §7.2). */
 static int register_fn(struct conn *c, void *arg, struct err *e)
 {
     struct mount_args *a = arg;
@@ -175,7 +167,7 @@ static int register_fn(struct conn *c, void *arg, struct err *e)
     if (r)
         return r;
     a->id = col_int(res, 0, 0);
-    return mount_event(c, a->line_id, a->m, "mount.started", e);
+    return 0;
 }
 
 int store_mount_register(struct store *s, int64_t line_id, struct store_mount *m, struct err *e)
@@ -206,17 +198,7 @@ int store_mount_beat(struct store *s, int64_t mount_id, struct err *e)
 
 static int leave_fn(struct conn *c, void *arg, struct err *e)
 {
-    cleanup_result PGresult *res = NULL;
-    int r = q(c, &res, e,
-              "UPDATE checkpointfs.mounts SET left_at = now() WHERE id = $1 AND left_at IS NULL"
-              " RETURNING line_id, host, mountpoint, pid",
-              "i", *(const int64_t *)arg);
-    struct store_mount m;
-
-    if (r || PQntuples(res) == 0)
-        return r;
-    m = (struct store_mount){.host = col_text(res, 0, 1), .mountpoint = col_text(res, 0, 2), .pid = (pid_t)col_int(res, 0, 3)};
-    return mount_event(c, col_int(res, 0, 0), &m, "mount.left", e);
+    return q(c, NULL, e, "UPDATE checkpointfs.mounts SET left_at = now() WHERE id = $1 AND left_at IS NULL", "i", *(const int64_t *)arg);
 }
 
 int store_mount_leave(struct store *s, int64_t mount_id, struct err *e)

@@ -93,13 +93,22 @@ void attr_temp(const struct index_temp *t, struct node_attr *a)
     };
 }
 
+/* Directories of the mount change with what is in the log, and keep its time over a remount. */
+static int64_t listing_time(const struct index *x)
+{
+    int64_t size, mtime;
+
+    index_events(x, &size, &mtime);
+    return mtime;
+}
+
 int attr_mount_row(struct index *x, const struct file_row *row, struct node_attr *a)
 {
     const struct store_action_entry *act;
     struct index_entry *latest;
 
     *a = (struct node_attr){
-        .id = node_make(CLASS_MOUNT, 0, row->kind), .mode = row->mode, .mtime = index_root_mtime(x), .source = row->source,
+        .id = node_make(CLASS_MOUNT, 0, row->kind), .mode = row->mode, .mtime = INDEX_EPOCH, .source = row->source,
     };
     switch ((enum mount_kind)row->kind) {
     case MOUNT_LATEST:
@@ -128,9 +137,12 @@ int attr_mount_row(struct index *x, const struct file_row *row, struct node_attr
         a->mtime = index_text(x, (enum mount_kind)row->kind)->mtime;
         return 0;
     case MOUNT_ROOT:
-    case MOUNT_CONTROL:
     case MOUNT_PENDING:
     case MOUNT_ACTIONS:
+        a->mtime = listing_time(x);
+        a->fixed_name = true;
+        return 0;
+    case MOUNT_CONTROL:
         a->fixed_name = true;
         return 0;
     case MOUNT_PRUNE:
@@ -212,7 +224,7 @@ static int attr_of_mount(struct index *x, unsigned kind, struct node_attr *ret)
     const struct file_row *row;
 
     if (kind == MOUNT_ROOT) {
-        attr_directory(ret, NODE_ROOT, index_root_mtime(x));
+        attr_directory(ret, NODE_ROOT, listing_time(x));
         return 0;
     }
     row = row_by_kind(root_files, n_root_files, kind);

@@ -13,8 +13,6 @@
 
 #define TEXTS (MOUNT_PRUNE + 1)
 
-/* 2026-01-01T00:00:00Z: where the times of texts begin that no event dates (see text_time). */
-#define TEXT_EPOCH 1767225600000000000LL
 
 struct index {
     pthread_rwlock_t lock;
@@ -29,7 +27,6 @@ struct index {
     struct store_action_entry *actions; /* by id */
     size_t n_actions, cap_actions;
     int64_t control_action;
-    int64_t root_mtime;
     bool sealed_only;
     /* What index_latest found, until a writer changes something. Readers set it under the read lock, all of them to the same. */
     _Atomic(struct index_entry *) latest;
@@ -44,7 +41,7 @@ struct index *index_new(void)
         return NULL;
     pthread_rwlock_init(&x->lock, NULL);
     x->next_temp = 1;
-    x->root_mtime = TEXT_EPOCH;
+    x->events_mtime = INDEX_EPOCH;
     return x;
 }
 
@@ -132,7 +129,6 @@ struct index_entry *index_from(struct index *x, int64_t id)
 }
 
 size_t index_count(const struct index *x) { return x->n; }
-int64_t index_root_mtime(const struct index *x) { return x->root_mtime; }
 
 struct index_entry *index_latest(struct index *x)
 {
@@ -205,21 +201,15 @@ static int insert(struct index *x, struct index_entry *e)
     x->n++;
     HASH_ADD(by_id, x->by_id, c.id, sizeof(e->c.id), e);
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
-    if (e->c.created_at > x->root_mtime)
-        x->root_mtime = e->c.created_at;
     return 0;
 }
 
 static void replace(struct index *x, struct index_entry *e, struct store_checkpoint *c)
 {
-    bool renamed = strcmp(e->c.name, c->name) != 0;
-
     HASH_DELETE(by_name, x->by_name, e);
     store_checkpoint_free(&e->c);
     e->c = *c;
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
-    if (renamed)
-        x->root_mtime = clock_now();
     if (e->c.phase == PHASE_SEALED || e->c.phase == PHASE_FAILED)
         e->draft_size = -1;
 }
@@ -272,7 +262,6 @@ void index_remove(struct index *x, int64_t id, struct index_change *change)
         at = position(x, id);
         memmove(x->sorted + at, x->sorted + at + 1, (x->n - at - 1) * sizeof(*x->sorted));
         x->n--;
-        x->root_mtime = clock_now();
         store_checkpoint_free(&e->c);
         free(e);
     }
@@ -333,9 +322,9 @@ static int64_t text_time(const char *bytes, size_t n)
     char hex[SHA256_HEX_SIZE];
 
     if (sha256_hex(bytes, n, hex) < 0)
-        return TEXT_EPOCH;
+        return INDEX_EPOCH;
     hex[12] = '\0';
-    return TEXT_EPOCH + (int64_t)(strtoull(hex, NULL, 16) % 1000000000000000ULL);
+    return INDEX_EPOCH + (int64_t)(strtoull(hex, NULL, 16) % 1000000000000000ULL);
 }
 
 int index_set_text(struct index *x, enum mount_kind kind, const char *text, int64_t mtime)

@@ -16,6 +16,9 @@
 #include "tree/node.h"
 #include "util/buf.h"
 
+/* 2026-01-01T00:00:00Z, ns: the time of what nothing dates and nothing changes. */
+#define INDEX_EPOCH 1767225600000000000LL
+
 struct index_entry {
     struct store_checkpoint c;
     int64_t draft_size;  /* bytes of a state that is being written; -1 = none */
@@ -91,8 +94,6 @@ size_t index_count(const struct index *x);
 struct index_entry *index_latest(struct index *x);
 /* Whether the checkpoint awaits a decision: it is listed in .pending/. */
 bool entry_awaits(const struct store_checkpoint *c);
-/* Time of the last change of the root's listing, ns. */
-int64_t index_root_mtime(const struct index *x);
 
 /* Temporaries. index_temp_add: write lock; NULL when out of memory. */
 struct index_temp *index_temp_add(struct index *x, int64_t checkpoint, const char *name);

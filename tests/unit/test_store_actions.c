@@ -371,7 +371,6 @@ static void dead_mounts_are_taken_over(void **state)
     assert_int_equal(n, 0);
     store_left_free(left, n);
     assert_int_equal(events_named("action.taken_over"), 1);
-    assert_int_equal(events_named("mount.left"), 1);
 }
 
 static void a_lease_runs_out(void **state)

@@ -44,20 +44,28 @@ static bool busy_locked(struct mount *m, node_id node, const struct handle *exce
     return busy;
 }
 
+/* Readers are kept apart: they keep nothing busy, and are listed only for the end, when the kernel no longer closes them. */
+static struct handle **list_of(struct mount *m, const struct handle *h)
+{
+    return h->kind == HANDLE_READ ? &m->readers : &m->handles;
+}
+
 static void link_locked(struct mount *m, struct handle *h)
 {
-    h->next = m->handles;
+    struct handle **head = list_of(m, h);
+
+    h->next = *head;
     if (h->next)
         h->next->prev = h;
-    m->handles = h;
+    *head = h;
 }
 
 struct handle *handle_new(struct mount *m, enum handle_kind kind, const struct node_attr *a, const struct fuse_ctx *ctx)
 {
     struct handle *h = make(kind, a, ctx);
 
-    if (!h || kind == HANDLE_READ)
-        return h;
+    if (!h)
+        return NULL;
     pthread_mutex_lock(&m->handles_lock);
     link_locked(m, h);
     pthread_mutex_unlock(&m->handles_lock);
@@ -97,16 +105,14 @@ void handle_free(struct mount *m, struct handle *h)
 {
     if (!h)
         return;
-    if (h->kind != HANDLE_READ) {
-        pthread_mutex_lock(&m->handles_lock);
-        if (h->prev)
-            h->prev->next = h->next;
-        else
-            m->handles = h->next;
-        if (h->next)
-            h->next->prev = h->prev;
-        pthread_mutex_unlock(&m->handles_lock);
-    }
+    pthread_mutex_lock(&m->handles_lock);
+    if (h->prev)
+        h->prev->next = h->next;
+    else
+        *list_of(m, h) = h->next;
+    if (h->next)
+        h->next->prev = h->prev;
+    pthread_mutex_unlock(&m->handles_lock);
     buf_free(&h->text);
     feed_free(h->feed);
     run_unref(h->run);

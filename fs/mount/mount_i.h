@@ -55,8 +55,9 @@ struct mount {
         bool runs;
     } waits;
 
-    pthread_mutex_t handles_lock; /* protects the list and what is marked below */
+    pthread_mutex_t handles_lock; /* protects the lists and what is marked below */
     struct handle *handles;       /* open for writing */
+    struct handle *readers;
 };
 
 enum handle_kind { HANDLE_READ, HANDLE_CONTROL, HANDLE_DRAFT, HANDLE_META, HANDLE_TEMP };

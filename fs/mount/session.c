@@ -22,6 +22,7 @@
 #define JOB_THREADS 16
 #define DIR_THREADS 4
 #define WAKE_MS 10
+#define LAST_WRITES_MS 50 /* programs that write again after EINTR get their last answer */
 
 /* ---- libfuse's session ---------------------------------------------------------------------------------------------- */
 
@@ -197,6 +198,8 @@ void mount_close(struct mount *m)
         fuse_session_destroy(m->se);
     while (m->handles)
         handle_free(m, m->handles);
+    while (m->readers)
+        handle_free(m, m->readers);
     pthread_mutex_destroy(&m->handles_lock);
     free(m);
 }
@@ -233,6 +236,7 @@ static void *stop_on_signal(void *arg)
         log_info("leaving on %s", strsignal(sig));
         engine_stop(s->engine);
         s->stopped = true;
+        clock_sleep_ms(LAST_WRITES_MS);
         fuse_session_exit(s->m->se);
         while (!atomic_load(&s->ended)) { /* again: the first may come just before it sleeps */
             pthread_kill(s->main, SIGUSR1);

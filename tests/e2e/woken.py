@@ -12,7 +12,11 @@ from mount import DEADLINE, NAMES, Mount
 
 # What a script may call: `hold` waits until the test lets it go, `child NAME` takes a checkpoint as an agent does.
 PRELUDE = """
-hold() { echo ready > "$AGENTS/$CHECKPOINT_NAME.ready"; read -r word < "$AGENTS/$CHECKPOINT_NAME.go"; }
+hold() {
+    echo ready > "$AGENTS/$CHECKPOINT_NAME.ready"
+    word=
+    until [ "$word" ]; do read -r word < "$AGENTS/$CHECKPOINT_NAME.go"; done  # the last writer may not have closed it yet
+}
 child() {
     mkdir "$CHECKPOINT_NEXT_DIR/$1" &&
     printf '{"parent": "%s"}' "$CHECKPOINT_ID" > "$CHECKPOINT_NEXT_DIR/$1/meta.json" &&
@@ -88,8 +92,16 @@ class Woken(Mount):
         wait_until((self.scripts / f"{name}.ready").exists, DEADLINE)
 
     def release(self, name, word="go"):
-        with open(self.scripts / f"{name}.go", "w") as fifo:
-            fifo.write(word + "\n")
+        fd = wait_until(lambda: self._reader(name), DEADLINE)
+        os.write(fd, word.encode() + b"\n")
+        os.close(fd)
+
+    def _reader(self, name):
+        """The agent's fifo, once the agent reads: one that was killed never does."""
+        try:
+            return os.open(self.scripts / f"{name}.go", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
 
 
 def alive(pid):

@@ -51,7 +51,9 @@ class Place:
         return path
 
     def run(self, *options, name="m", env=None, program=PROGRAM, cwd=None):
-        return subprocess.run([program, *options, self.mountpoint(name)], env=env or environment(), text=True, timeout=120,
+        reports = f"log_path={self.base}/sanitizer"  # of the mount and all that comes of it, if it was built so
+        env = {"ASAN_OPTIONS": reports, "UBSAN_OPTIONS": reports} | (env or environment())
+        return subprocess.run([program, *options, self.mountpoint(name)], env=env, text=True, timeout=120,
                               stdin=subprocess.DEVNULL, capture_output=True, cwd=cwd)
 
     def mount(self, *options, name="m", **kwargs):
@@ -81,7 +83,9 @@ class Place:
         for path in self.mountpoints:
             subprocess.run(["fusermount3", "-quz", path], stderr=subprocess.DEVNULL)
         wait_until(lambda: not processes(self.base), timeout=60)
+        reports = [p.read_text(errors="replace") for p in self.base.glob("sanitizer*")]
         shutil.rmtree(self.base)
+        assert not reports, reports[0]
 
 
 @pytest.fixture

@@ -96,12 +96,12 @@ static bool fusermount_detach(const char *path)
     return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* A mount that was killed leaves a mountpoint that only answers ENOTCONN (fuse.md §1.9). */
+/* A mount that was killed leaves a mountpoint that only answers ENOTCONN (fuse.md §1.9), at first also ECONNABORTED. */
 static int detach_dead(const char *path, struct err *e)
 {
     struct stat st;
 
-    if (stat(path, &st) == 0 || errno != ENOTCONN)
+    if (stat(path, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
         return 0;
     if (umount2(path, MNT_DETACH) < 0 && !fusermount_detach(path))
         return err_set(e, ENOTCONN, "a dead mount is on %s; detach it with `fusermount3 -uz %s`", path, path);

@@ -128,22 +128,26 @@ static int backup(struct emulator *e, PGconn *conn, struct copy *c, const char *
     return r;
 }
 
-/* A cluster that was shut down is what its last checkpoint says. */
-static int lsn_of_stopped(struct emulator *e, const char *dir, char **ret_lsn, struct err *err)
+/* A cluster that was shut down is what its last checkpoint says: ControlFileData begins with the system identifier (8 bytes), two
+ * versions (4 each), the state (4, padded to 8), a time (8) and the position of the checkpoint (8), in every major from 14 to 18
+ * (src/include/catalog/pg_control.h). */
+static int lsn_of_stopped(const char *dir, char **ret_lsn, struct err *err)
 {
-    const char *argv[] = {"pg_controldata", "-D", dir, NULL};
-    cleanup_buf struct buf out = {0};
-    int r = pgserver_run(&e->pg, argv, &out, err);
-    if (r < 0)
-        return r;
-    static const char label[] = "Latest checkpoint location:";
-    const char *p = out.data ? strstr(out.data, label) : NULL;
-    if (!p)
-        return err_set(err, EIO, "pg_controldata doesn't say the latest checkpoint of %s", dir);
-    p += sizeof(label) - 1;
-    p += strspn(p, " ");
-    cleanup_free char *lsn = strndup(p, strcspn(p, " \r\n"));
-    *ret_lsn = js_strdup(lsn ? lsn : "0/0");
+    struct {
+        uint64_t system_identifier;
+        uint32_t control_version, catalog_version;
+        uint32_t state, padding;
+        int64_t time;
+        uint64_t checkpoint;
+    } control;
+    cleanup_free char *path = js_format("%s/global/pg_control", dir);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, errno, "%s: %s", path, strerror(errno));
+    if (read(fd, &control, sizeof(control)) != (ssize_t)sizeof(control) || control.control_version < 1300 ||
+        control.control_version >= 1900)
+        return err_set(err, EIO, "%s: not a control file of PostgreSQL 14 to 18", path);
+    *ret_lsn = js_format("%X/%X", (unsigned)(control.checkpoint >> 32), (unsigned)control.checkpoint);
     return 0;
 }
 
@@ -185,7 +189,7 @@ int compute_copy_branch(struct emulator *e, const char *branch, const char *to, 
     } else {
         c.skip = skip_stopped;
         r = pgserver_end_all(from);
-        r = r < 0 ? err_set(err, -r, "%s: %s", from, strerror(-r)) : lsn_of_stopped(e, from, &lsn, err);
+        r = r < 0 ? err_set(err, -r, "%s: %s", from, strerror(-r)) : lsn_of_stopped(from, &lsn, err);
         if (r == 0)
             r = copy_tree(&c, from, part, err);
     }

@@ -20,7 +20,7 @@ struct search {
 
 static bool has_programs(const char *dir)
 {
-    static const char *const programs[] = {"postgres", "initdb", "pg_controldata"};
+    static const char *const programs[] = {"postgres", "initdb"};
     for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
         cleanup_free char *path = str_format("%s/%s", dir, programs[i]);
         if (!path || access(path, X_OK) < 0)

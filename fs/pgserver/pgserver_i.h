@@ -9,6 +9,7 @@ struct pgserver_spawn {
     const char *const *argv; /* NULL-terminated, argv[0] included */
     int output;              /* becomes stdout and stderr */
     bool session;            /* setsid */
+    bool dies_with_parent;   /* SIGKILL when the thread that started it ends: nothing is left over from a killed caller */
 };
 
 /* fork and exec as the servers' user, with an environment of our own (no PG* variable of the caller's reaches the program).

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -61,6 +62,7 @@ struct child {
     char *const *envp;
     int null_fd;
     int error_fd;
+    pid_t parent;
 };
 
 static _Noreturn void run_child(const struct child *c)
@@ -79,6 +81,9 @@ static _Noreturn void run_child(const struct child *c)
     }
     if (chdir("/") < 0)
         goto fail;
+    /* After the change of user, which clears it. The parent may have ended already. */
+    if (c->spawn->dies_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != c->parent))
+        _exit(127);
     execve(c->spawn->program, c->argv, c->envp);
 fail:
     report(c->error_fd, errno);
@@ -137,7 +142,7 @@ int pgserver_spawn(const struct pgserver *pg, const struct pgserver_spawn *spawn
                       .argv = (char *const *)(uintptr_t)spawn->argv,
                       .envp = envp,
                       .null_fd = null_fd,
-                      .error_fd = fds[1]};
+                      .error_fd = fds[1], .parent = getpid()};
     pid_t pid = fork_quietly(&c);
     int saved = errno;
     close(fds[1]);
@@ -199,6 +204,20 @@ char *pgserver_last_line(const char *text)
     return end > start ? strndup(text + start, end - start) : NULL;
 }
 
+/* The line that says why: the first with an error in it, since what follows is the tidying up; else the last. */
+static char *cause(char *text)
+{
+    static const char *const words[] = {"FATAL:", "PANIC:", "error:"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        char *found = strstr(text, words[i]);
+        if (found) {
+            found[strcspn(found, "\n")] = '\0';
+            return strdup(found);
+        }
+    }
+    return pgserver_last_line(text);
+}
+
 static int collect(int fd, struct buf *out)
 {
     for (;;) {
@@ -224,7 +243,7 @@ int pgserver_run(const struct pgserver *pg, const char *const argv[], struct buf
     if (r < 0)
         return err_set(err, -r, "%s: %s", argv[0], strerror(-r));
     cleanup_fd int from_child = fds[0];
-    struct pgserver_spawn spawn = {.program = program, .argv = argv, .output = fds[1], .session = true};
+    struct pgserver_spawn spawn = {.program = program, .argv = argv, .output = fds[1], .session = true, .dies_with_parent = true};
     pid_t pid;
     r = pgserver_spawn(pg, &spawn, &pid);
     close(fds[1]);
@@ -241,6 +260,6 @@ int pgserver_run(const struct pgserver *pg, const char *const argv[], struct buf
         return err_set(err, -r, "%s: can't read its output: %s", program, strerror(-r));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 0;
-    cleanup_free char *line = out.data ? pgserver_last_line(out.data) : NULL;
+    cleanup_free char *line = out.data ? cause(out.data) : NULL;
     return err_set(err, EIO, "%s failed: %s", program, line ? line : "no message");
 }

@@ -20,7 +20,7 @@ def neon():
 @pytest.fixture
 def users(neon):
     """A table that every test begins with, in the branch that is active now."""
-    neon.sql("drop schema public cascade; create schema public")
+    neon.sql("drop owned by current_user cascade")
     neon.sql(USERS)
     yield neon
     for snapshot in neon.snapshots():

@@ -81,8 +81,9 @@ int journal_finish(struct run *r, enum action_state state, int code, const char 
                    struct err *e);
 /* The document of an action: actions/ID.json and `result`. Owned by the caller; NULL when out of memory. */
 char *journal_doc(const struct run *r, const char *state, int code, const char *message);
-/* Waits for the project's turn. -ESTALE, -ECANCELED (stopping). */
+/* Waits for the project's turn. -ESTALE, -ECANCELED (stopping, or somebody cancelled it). */
 int journal_turn(struct run *r, struct err *e);
+#define CANCELLED_UNDONE "cancelled before anything was done"
 void journal_turn_release(struct run *r);
 const char *data_get(const struct run *r, const char *key);
 int data_set(struct run *r, const char *key, const char *value);
@@ -141,7 +142,8 @@ bool neon_wait_for(struct run *r, const struct err *e);
 /* Waits for the operations in the journal, or, when it has none, until the project is quiet. */
 int operations_settle(struct run *r, const struct neon_call *call, struct err *e);
 /* By its name. `made`: Neon has said so, it only may not show it yet; else -ENOENT means that it surely wasn't made. */
-int announced_snapshot(struct engine *g, const struct neon_call *call, const char *name, bool made, struct neon_snapshot *ret, struct err *e);
+int announced_snapshot(struct engine *g, const struct neon_call *call, const char *name, bool made, struct neon_snapshot *ret,
+                       struct err *e);
 int announced_branch(struct engine *g, const struct neon_call *call, const char *name, struct neon_branch *ret, struct err *e);
 /* A branch that was made, or its endpoints, with patience: Neon may not show it yet. */
 int made_branch(struct engine *g, const struct neon_call *call, const char *id, struct neon_branch *ret, struct err *e);

@@ -59,7 +59,8 @@ static bool pause_is_over(const struct neon_call *call, int64_t ms)
     return call->cancelled && atomic_load(call->cancelled);
 }
 
-int announced_snapshot(struct engine *g, const struct neon_call *call, const char *name, bool made, struct neon_snapshot *ret, struct err *e)
+int announced_snapshot(struct engine *g, const struct neon_call *call, const char *name, bool made, struct neon_snapshot *ret,
+                       struct err *e)
 {
     int r = made ? 0 : neon_settle_project(g->c.neon, call, e);
 
@@ -113,7 +114,8 @@ int made_endpoints(struct engine *g, const struct neon_call *call, const char *b
 
 /* Deletes one object with `call_delete`, again after an answer that was lost; gone already is fine. -EAGAIN: it may be gone or not. */
 static int delete_surely(struct engine *g, const struct neon_call *call, const char *id,
-                         int (*call_delete)(struct neon *, const struct neon_call *, const char *, struct neon_operations *, bool *, struct err *),
+                         int (*call_delete)(struct neon *, const struct neon_call *, const char *, struct neon_operations *, bool *,
+                                            struct err *),
                          struct err *e)
 {
     struct neon_operations ops = {0};

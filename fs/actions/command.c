@@ -108,6 +108,7 @@ static int cancel(const struct request *q, struct run **ret, struct err *e)
 {
     struct run *target = agents_run(q->g, q->checkpoint);
     struct run *own = NULL;
+    bool runs;
     int r;
 
     (void)ret;
@@ -117,11 +118,12 @@ static int cancel(const struct request *q, struct run **ret, struct err *e)
     if (r == 0) {
         atomic_store(&target->cancelled, true);
         pthread_mutex_lock(&target->lock);
-        if (target->agent)
+        runs = target->agent != NULL;
+        if (runs)
             agent_cancel(target->agent);
         pthread_mutex_unlock(&target->lock);
         data_set(own, "cancelled", target->uid);
-        journal_finish(own, ACTION_DONE, 0, "the agent was told to end", NULL, false, NULL);
+        journal_finish(own, ACTION_DONE, 0, runs ? "the agent was told to end" : "no agent will be started", NULL, false, NULL);
         run_end(own, 0, NULL);
         run_unref(own);
     }
@@ -275,7 +277,7 @@ int engine_command(struct engine *g, int64_t checkpoint, enum control control, c
     if (!text)
         return err_set(e, ENOMEM, "out of memory");
     if (atomic_load(&g->stopping))
-        return err_set(e, EINTR, "the mount is being unmounted");
+        return err_set(e, ESHUTDOWN, "the mount is being unmounted");
     r = wait_for_seal(g, checkpoint, e);
     if (r == 0)
         r = command_parse(control, bytes, n, &cmd, e);

@@ -258,7 +258,7 @@ static int start_take(struct engine *g, int64_t action, const struct who *who, s
 
 static int leaving(struct engine *g, struct err *e)
 {
-    return atomic_load(&g->stopping) ? err_set(e, EINTR, "the mount is being unmounted") : 0;
+    return atomic_load(&g->stopping) ? err_set(e, ESHUTDOWN, "the mount is being unmounted") : 0;
 }
 
 int engine_take(struct engine *g, const char *name, const struct who *who, int64_t *ret_checkpoint, struct err *e)
@@ -327,7 +327,8 @@ int engine_take_ready(struct engine *g, int64_t checkpoint, struct err *e)
     else if (b.closed)
         r = err_set(e, EPERM, "`%s` was restored as a database-only checkpoint and takes no state any more", b.name);
     else if ((r = store_line_get(g->c.store, g->line_id, &line, e)) == 0 && !str_equal(line.active_branch, b.snapshot_branch))
-        r = err_set(e, ESTALE, "the active branch changed from %s to %s since the snapshot was taken: the two would be no pair", b.snapshot_branch,
+        r = err_set(e, ESTALE, "the active branch changed from %s to %s since the snapshot was taken: the two would be no pair",
+                    b.snapshot_branch,
                     line.active_branch);
     store_line_free(&line);
     brief_clear(&b);

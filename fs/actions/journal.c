@@ -193,6 +193,8 @@ int journal_turn(struct run *r, struct err *e)
             return 0;
         if (atomic_load(&r->g->stopping))
             return err_set(e, ECANCELED, "the mount is being unmounted");
+        if (atomic_load(&r->cancelled))
+            return err_set(e, ECANCELED, CANCELLED_UNDONE);
         if (got == 0)
             clock_sleep_ms(TURN_POLL_MS);
         else if (!again(r, got, e, &tries))

@@ -55,7 +55,8 @@ static int announce(struct run *r, const struct neon_call *call, struct err *e)
     restored = str_format("%s-%s", label ? label : "", r->uid);
     replaced = str_format("replaced-%s-%s", label ? label : "", r->uid);
     if (!label || !restored || !replaced || data_set(r, "snapshot_id", b.snapshot_id) < 0 || data_set(r, "target_branch", branch) < 0 ||
-        data_set(r, "endpoint_id", endpoint) < 0 || data_set(r, "restored_name", restored) < 0 || data_set(r, "replaced_name", replaced) < 0)
+        data_set(r, "endpoint_id", endpoint) < 0 || data_set(r, "restored_name", restored) < 0 ||
+        data_set(r, "replaced_name", replaced) < 0)
         rc = err_set(e, ENOMEM, "out of memory");
     brief_clear(&b);
     return rc < 0 ? rc : step(r, "restore", 2, e);
@@ -80,7 +81,8 @@ static int not_found(struct run *r, const struct neon_call *call, struct err *e)
         return rc == -ESTALE ? err_move(e, &ignored) : -e->code;
     }
     watch_missing(r->g, r->checkpoint);
-    return err_set(e, ENODATA, "the snapshot %s is gone from Neon (expired or deleted): nothing can be restored from it, nothing was changed",
+    return err_set(e, ENODATA,
+                   "the snapshot %s is gone from Neon (expired or deleted): nothing can be restored from it, nothing was changed",
                    data_get(r, "snapshot_id"));
 }
 
@@ -241,7 +243,8 @@ static int usable(struct run *r, const struct neon_call *call, const char *endpo
     int rc;
 
     if (!endpoint || (before && !str_equal(endpoint, before)))
-        return err_set(e, EIO, "branch %s is active but its endpoint is %s instead of %s: the connection string changed; see Neon's console",
+        return err_set(e, EIO,
+                       "branch %s is active but its endpoint is %s instead of %s: the connection string changed; see Neon's console",
                        data_get(r, "new_branch"), endpoint ? endpoint : "missing", before);
     rc = neon_later(active_uri(r->g, call, data_get(r, "new_branch"), &uri, e));
     if (rc == 0)
@@ -284,7 +287,8 @@ static int verify_finalized(struct run *r, const struct neon_call *call, struct 
     if (!done && settled < 0)
         return err_move(e, &failed);
     if (!done)
-        return err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"), data_get(r, "new_branch"));
+        return err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"),
+                       data_get(r, "new_branch"));
     works = usable(r, call, endpoint, &trouble);
     if (works == -EAGAIN || (works < 0 && atomic_load(&r->g->stopping))) {
         err_move(e, &trouble);
@@ -329,6 +333,8 @@ static int machine(struct run *r, struct err *e)
     int rc = 0;
 
     if (!known_step(r)) {
+        if (atomic_load(&r->cancelled)) /* a replay; later its restore has to be finished */
+            return err_set(e, ECANCELED, CANCELLED_UNDONE);
         rc = step(r, "check", 1, e);
         if (rc == 0)
             rc = announce(r, &call, e);

@@ -279,7 +279,8 @@ static void stopped_again(struct waking *w)
 
     if (rc == -ENOENT) {
         finish_failed(r, ECHILD,
-                      "the agent says it stopped for approval again (exit 10), but took no checkpoint whose meta.json names this one as parent",
+                      "the agent says it stopped for approval again (exit 10), but took no checkpoint whose meta.json names this one as "
+                      "parent",
                       false);
         return;
     }
@@ -325,9 +326,11 @@ static void ended(struct waking *w)
         finish(w->r, ACTION_UNKNOWN, EIO, "the agent's supervisor vanished: nobody knows how the agent ended (" GO_ON ")",
                "unknown", false);
     } else if (w->exit.cancelled && atomic_load(&w->r->g->stopping)) {
-        finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted; restore the checkpoint, or write `again …`", false);
+        finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted; restore the checkpoint, or write `again …`",
+                      false);
     } else if (w->exit.cancelled) {
-        finish_failed(w->r, ECANCELED, w->exit.lease_lost ? "the agent was ended: the mount lost its lease in the store" : "cancelled", false);
+        finish_failed(w->r, ECANCELED,
+                      w->exit.lease_lost ? "the agent was ended: the mount lost its lease in the store" : "cancelled", false);
     } else if (w->exit.kind == AGENT_SIGNALED) {
         said = last_words(w);
         why = str_format("the resume command was ended by signal %d (%s)%s", w->exit.code, strsignal(w->exit.code), said);
@@ -349,7 +352,8 @@ void resume_steps(struct run *r)
     if (rc == 0)
         rc = start(&w, &a, &e);
     if (rc < 0) { /* nothing ran: the decision is free again */
-        cleanup_free char *why = str_format("%sthe agent was not started: %s", r->kind == ACTION_REPLAY ? "the database was restored, but " : "",
+        cleanup_free char *why = str_format("%sthe agent was not started: %s",
+                                            r->kind == ACTION_REPLAY ? "the database was restored, but " : "",
                                             err_text(&e));
 
         if (!atomic_load(&r->g->stopping))
@@ -381,6 +385,7 @@ void replay_body(struct run *r)
     }
     if (atomic_load(&r->g->stopping))
         return;
-    outcome = str_format("failed restore: %s", err_text(&e));
+    if (e.code != ECANCELED) /* else nothing was done, and the status is as it was */
+        outcome = str_format("failed restore: %s", err_text(&e));
     finish(r, ACTION_FAILED, e.code, err_text(&e), outcome, false);
 }

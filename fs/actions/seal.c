@@ -13,6 +13,9 @@
 #include "util/hash.h"
 #include "util/text.h"
 
+/* How often a seal begins again because meta.json has changed meanwhile. */
+#define SEAL_TRIES 20
+
 static void draft(struct engine *g, int64_t checkpoint, int64_t size, bool exactly)
 {
     struct index_entry *e;
@@ -63,6 +66,7 @@ void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by)
 /* Everything a seal is made of. */
 struct sealing {
     struct brief b;
+    struct buf meta_text;
     struct meta meta;
     bool has_meta;
     struct state_info info;
@@ -82,6 +86,7 @@ static void sealing_clear(struct sealing *s)
     }
     free(s->calls);
     free(s->call_files);
+    buf_free(&s->meta_text);
     buf_free(&s->envelope);
     buf_free(&s->checkpoint_json);
     buf_free(&s->transcript);
@@ -94,16 +99,16 @@ static void sealing_clear(struct sealing *s)
 
 static int read_meta(struct engine *g, int64_t checkpoint, const struct who *who, struct sealing *s, struct err *e)
 {
-    cleanup_buf struct buf text = {0};
-    int r = store_read_file(g->c.store, checkpoint, FILE_META, &text, e);
+    struct buf *text = &s->meta_text;
+    int r = store_read_file(g->c.store, checkpoint, FILE_META, text, e);
 
     if (r == -ENOENT) { /* it stays writable after the seal, so it has to be there */
         err_clear(e);
-        buf_adds(&text, "{}\n");
-        r = store_meta_put(g->c.store, checkpoint, text.data, text.len, NULL, &who->w, e);
+        buf_adds(text, "{}\n");
+        r = store_meta_put(g->c.store, checkpoint, text->data, text->len, false, &who->w, e);
     }
     if (r == 0)
-        r = meta_parse(text.data ? text.data : "", text.len, &s->meta, e);
+        r = meta_parse(text->data ? text->data : "", text->len, &s->meta, e);
     s->has_meta = r == 0;
     return r;
 }
@@ -167,7 +172,8 @@ static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size
     if ((r = state_supply(&s->info, &s->meta, e)) < 0)
         return r;
     fill_facts(s, n);
-    if (fill_calls(s) < 0 || state_to_json(&s->info, &s->envelope) < 0 || render_checkpoint_json(&s->checkpoint_json, &s->facts, &s->info) < 0 ||
+    if (fill_calls(s) < 0 || state_to_json(&s->info, &s->envelope) < 0 ||
+        render_checkpoint_json(&s->checkpoint_json, &s->facts, &s->info) < 0 ||
         render_transcript(&s->transcript, &s->facts, &s->info, bytes, n) < 0)
         return err_set(e, ENOMEM, "out of memory");
     return 0;
@@ -229,6 +235,7 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
             .trace_id = s.meta.trace_id[0] ? s.meta.trace_id : s.info.trace_id,
             .partial_ok = state_partial_ok(&s.info),
             .waits_input = s.info.status == RUN_WAITING_INPUT,
+            .meta = &s.meta_text,
             .checkpoint_json = &s.checkpoint_json, .transcript = &s.transcript,
             .calls = s.calls, .call_files = s.call_files, .n_calls = s.info.pending_count,
             .by = who->w.pid,
@@ -246,9 +253,14 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
 int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e)
 {
     int r = check_whole(bytes, n, e);
+    int tries = 0;
 
-    if (r == 0)
+    while (r == 0) {
         r = seal(g, checkpoint, bytes, n, who, e);
+        if (r != -EAGAIN || tries++ == SEAL_TRIES)
+            break;
+        r = 0; /* meta.json was written meanwhile */
+    }
     return r < 0 ? note(g, checkpoint, r, err_text(e)) : 0;
 }
 
@@ -269,16 +281,14 @@ static int fixed_since_seal(const struct buf *sealed, const struct meta *now, st
     return meta_parse(sealed->data ? sealed->data : "", sealed->len, &old, NULL) < 0 ? 0 : meta_changed_fixed(&old, now, e);
 }
 
-int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)
+static int put_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct meta *now, const struct who *who,
+                    struct err *e)
 {
     cleanup_buf struct buf old = {0};
-    cleanup_meta struct meta now = {0};
     struct brief b = {0};
     bool sealed, was;
-    int r = meta_parse(bytes, n, &now, e);
+    int r = 0;
 
-    if (r < 0)
-        return r;
     if (engine_brief(g, checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
     sealed = b.phase == PHASE_SEALED;
@@ -287,10 +297,21 @@ int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t 
     if (was && old.len == n && (n == 0 || memcmp(old.data, bytes, n) == 0))
         return 0; /* what a backup holds, copied over it: nothing has happened */
     if (sealed && was)
-        r = fixed_since_seal(&old, &now, e);
-    if (r == 0)
-        r = store_meta_put(g->c.store, checkpoint, bytes, n, NULL, &who->w, e);
-    if (r == 0)
-        r = engine_refresh(g, checkpoint, 0);
-    return r;
+        r = fixed_since_seal(&old, now, e);
+    return r ? r : store_meta_put(g->c.store, checkpoint, bytes, n, sealed, &who->w, e);
+}
+
+int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)
+{
+    cleanup_meta struct meta now = {0};
+    int r = meta_parse(bytes, n, &now, e);
+
+    if (r < 0)
+        return r;
+    r = put_meta(g, checkpoint, bytes, n, &now, who, e);
+    if (r == -EAGAIN) { /* it was sealed meanwhile: some fields are fixed now */
+        engine_refresh(g, checkpoint, 0);
+        r = put_meta(g, checkpoint, bytes, n, &now, who, e);
+    }
+    return r ? r : engine_refresh(g, checkpoint, 0);
 }

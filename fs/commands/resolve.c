@@ -165,7 +165,8 @@ static int check_kind(struct resolving *r)
     if (info->pending_count == 0 && info->status == RUN_FINAL)
         return err_set(r->e, EINVAL, "nothing is pending in this checkpoint: the run has ended");
     if (info->pending_count == 0)
-        return err_set(r->e, EINVAL, "nothing is pending in this checkpoint, as far as its state (%s) says: supply \"pending\" in meta.json when "
+        return err_set(r->e, EINVAL,
+                       "nothing is pending in this checkpoint, as far as its state (%s) says: supply \"pending\" in meta.json when "
                        "taking it, or wake the agent with answer TEXT", run_status_name(info->status));
     return 0;
 }

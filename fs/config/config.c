@@ -149,7 +149,9 @@ int config_take_variable(struct config *c, const char *name, const char *value, 
 
 static int take_environment(struct config *c, struct err *e)
 {
-    static const char *const names[] = {"NEON_API_KEY", "NEON_API_HOST", "NEON_PROJECT_ID", "NEON_BRANCH_ID", "CHECKPOINTFS_STORE", "DATABASE_URL"};
+    static const char *const names[] = {
+        "NEON_API_KEY", "NEON_API_HOST", "NEON_PROJECT_ID", "NEON_BRANCH_ID", "CHECKPOINTFS_STORE", "DATABASE_URL",
+    };
     int r = 0;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(*names) && r == 0; i++)
@@ -251,7 +253,8 @@ static int unknown_option(int opt, const char *word, struct err *e)
     bool flag = optopt == 'h' || optopt == 'V'; /* only as --help=… can these be wrong */
 
     if (optopt && optopt < 256 && !flag)
-        return err_set(e, EINVAL, "the option `-%c` %s; see `checkpointfs --help`", optopt, opt == ':' ? "lacks its value" : "is not known");
+        return err_set(e, EINVAL, "the option `-%c` %s; see `checkpointfs --help`", optopt,
+                       opt == ':' ? "lacks its value" : "is not known");
     return err_set(e, EINVAL, "the option `%.*s` %s; see `checkpointfs --help`", (int)strcspn(word, "="), word,
                    opt == ':' ? "lacks its value" : optopt ? "takes no value" : "is not known");
 }
@@ -411,7 +414,8 @@ char *config_text(const struct config *c)
 {
     struct buf b = {0};
 
-    buf_addf(&b, "store: %s\n", c->local_dir ? "private, with --local" : c->store_dir ? "private, with --store=DIR" : "a PostgreSQL of yours");
+    buf_addf(&b, "store: %s\n",
+             c->local_dir ? "private, with --local" : c->store_dir ? "private, with --store=DIR" : "a PostgreSQL of yours");
     if (c->local_dir || c->store_dir)
         buf_addf(&b, "dir: %s\n", c->local_dir ? c->local_dir : c->store_dir);
     if (c->project_id)

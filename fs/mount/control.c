@@ -33,7 +33,8 @@ bool control_of(node_id node, enum control *ret)
 /* ---- open ----------------------------------------------------------------------------------------------------------- */
 
 /* A second writer would hang where not even kill reaches it (fuse.md §0.7). cancel, answered at once, is never busy. */
-static struct handle *handle_for(struct mount *m, const struct node_attr *a, enum control control, const struct fuse_ctx *ctx, int *ret_code)
+static struct handle *handle_for(struct mount *m, const struct node_attr *a, enum control control, const struct fuse_ctx *ctx,
+                                 int *ret_code)
 {
     struct handle *h = NULL;
     int r = 0;
@@ -96,11 +97,12 @@ void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, st
 
 /* ---- write ---------------------------------------------------------------------------------------------------------- */
 
-/* The command's final answer, which the same bytes on this handle will get again. */
+/* The command's final answer, which the same bytes on this handle will get again. EINTR comes of a mount that leaves: programs
+ * write again after it, and must hear something else then, or they go on until the mount is gone. */
 static void answer(struct call *c, int code)
 {
     pthread_mutex_lock(&c->m->handles_lock);
-    c->h->answer = code;
+    c->h->answer = code == EINTR ? ESHUTDOWN : code;
     c->h->answered = true;
     pthread_mutex_unlock(&c->m->handles_lock);
     if (code)

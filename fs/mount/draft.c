@@ -10,7 +10,7 @@
 #include "util/log.h"
 #include "util/text.h"
 
-#define META_MAX (1 << 20)
+#define META_MAX ((1 << 20) - 4096) /* less than one request holds, so that the first of several is told */
 
 /* ---- open and create ------------------------------------------------------------------------------------------------- */
 
@@ -240,7 +240,8 @@ void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name
 
 static void write_failed(struct call *c, int code)
 {
-    c->h->failed = code; /* and so for every later write: Python sends a failed one again (traps.md 2) */
+    /* And so for every later write: Python sends a failed one again (traps.md 2), and without end after EINTR. */
+    c->h->failed = code == EINTR ? ESHUTDOWN : code;
     call_reply_err(c, code);
 }
 
@@ -421,24 +422,45 @@ static void seal(struct call *c)
     call_free(c);
 }
 
-void draft_release(struct mount *m, struct handle *h)
+/* Nobody hears an error of close: what was not complete is told in `result`. */
+static void meta_incomplete(struct call *c)
 {
-    struct call *c;
+    struct who who;
 
-    if (h->kind == HANDLE_META && !h->wrote && h->text.len && scan_text(h->text.data, h->text.len) == SCAN_OPEN)
-        log_warn("meta.json was closed before its JSON was complete; it is as it was before");
-    if (h->kind != HANDLE_DRAFT || !h->wrote || h->failed || !(c = calloc(1, sizeof(*c)))) {
+    who_read(c->from.pid, c->from.uid, &who);
+    engine_take_refused(c->m->engine, c->h->checkpoint, NULL, &who, EINVAL,
+                        "meta.json was closed before its JSON was complete (cut short); it is as it was before");
+    who_clear(&who);
+    handle_free(c->m, c->h);
+    call_free(c);
+}
+
+static void after_close(struct mount *m, struct handle *h, void (*job)(struct call *c))
+{
+    struct call *c = calloc(1, sizeof(*c));
+
+    if (!c) {
         handle_free(m, h);
         return;
     }
-    engine_sealing(m->engine, h->checkpoint, &h->who); /* before the kernel sends anything else */
     c->m = m;
     c->h = h;
     c->from.pid = h->pid;
     c->from.uid = h->uid;
-    jobs_add(m->jobs, c, seal);
+    jobs_add(m->jobs, c, job);
 }
 
+void draft_release(struct mount *m, struct handle *h)
+{
+    if (h->kind == HANDLE_META && !h->wrote && h->text.len && scan_text(h->text.data, h->text.len) == SCAN_OPEN) {
+        after_close(m, h, meta_incomplete);
+    } else if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed) {
+        engine_sealing(m->engine, h->checkpoint, &h->who); /* before the kernel sends anything else */
+        after_close(m, h, seal);
+    } else {
+        handle_free(m, h);
+    }
+}
 
 /* ---- unlink -------------------------------------------------------------------------------------------------------------- */
 

@@ -319,7 +319,9 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
     struct mount *m = mount_of(req);
     /* Totals that are not 0, or df hides the mount; nothing here says how much room the store has. */
-    struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_blocks = 1 << 20, .f_bfree = 1 << 19, .f_bavail = 1 << 19, .f_namemax = NAME_MAX};
+    struct statvfs st = {
+        .f_bsize = 4096, .f_frsize = 4096, .f_blocks = 1 << 20, .f_bfree = 1 << 19, .f_bavail = 1 << 19, .f_namemax = NAME_MAX,
+    };
 
     (void)ino;
     index_read_lock(m->c.index);

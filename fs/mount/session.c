@@ -152,7 +152,8 @@ int mount_check(const char *path, const char *options, struct err *e)
     if (!S_ISDIR(st.st_mode))
         return err_set(e, ENOTDIR, "the mountpoint %s is not a directory", path);
     if (is_mountpoint(path, &st))
-        return err_set(e, EBUSY, "something is mounted on %s already; unmount it with `fusermount3 -u %s`, or take another directory", path, path);
+        return err_set(e, EBUSY, "something is mounted on %s already; unmount it with `fusermount3 -u %s`, or take another directory",
+                       path, path);
     return check_empty(path, e);
 }
 

@@ -40,7 +40,9 @@ static int checkpoint_busy(struct conn *c, const struct ck_row *k, const char *s
 
 int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e)
 {
-    return checkpoint_busy(c, k, takes ? UNSETTLED_OF " AND kind <> 'cancel' LIMIT 1" : UNSETTLED_OF " AND kind NOT IN ('take', 'cancel') LIMIT 1",
+    return checkpoint_busy(c, k,
+                           takes ? UNSETTLED_OF " AND kind <> 'cancel' LIMIT 1"
+                                 : UNSETTLED_OF " AND kind NOT IN ('take', 'cancel') LIMIT 1",
                            e);
 }
 

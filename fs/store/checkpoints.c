@@ -297,7 +297,7 @@ struct change_args {
     const struct store_who *who;
     const void *bytes;
     size_t n;
-    const struct buf *checkpoint_json;
+    bool sealed;
     const struct buf *snapshot_json;
     const struct store_snapshot *snap;
 };
@@ -344,17 +344,17 @@ static int meta_fn(struct conn *c, void *arg, struct err *e)
     cleanup_ck struct ck_row k = {0};
     int r = ck_lock(c, a->checkpoint, &k, e);
 
+    if (r == 0 && (k.phase == PHASE_SEALED) != a->sealed)
+        r = err_set(e, EAGAIN, "%s was sealed meanwhile", k.name);
     if (r == 0)
         r = file_put(c, k.id, FILE_META, a->bytes, a->n, e);
-    if (r == 0 && a->checkpoint_json)
-        r = file_put(c, k.id, FILE_CHECKPOINT, a->checkpoint_json->data, a->checkpoint_json->len, e);
     return r ? r : append(c, &k, "meta.changed", a->who, NULL, e);
 }
 
-int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, const struct buf *checkpoint_json,
-                   const struct store_who *who, struct err *e)
+int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, bool sealed, const struct store_who *who,
+                   struct err *e)
 {
-    struct change_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n, .checkpoint_json = checkpoint_json, .who = who};
+    struct change_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n, .sealed = sealed, .who = who};
 
     return store_tx(s, TX_WRITE, meta_fn, &a, e);
 }

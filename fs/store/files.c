@@ -29,7 +29,8 @@ int snapshot_put(struct conn *c, int64_t checkpoint, const struct store_snapshot
     return q(c, NULL, e,
              "UPDATE checkpointfs.checkpoints SET snapshot_id = coalesce($2, snapshot_id), snapshot_name = coalesce($3,"
              " snapshot_name), snapshot_project = coalesce($4, snapshot_project),"
-             " snapshot_branch = coalesce($5, snapshot_branch), requested_at = $6, captured_at = $7, lsn = $8, expires_at = $9, full_size = $10, diff_size = $11, missing = $12,"
+             " snapshot_branch = coalesce($5, snapshot_branch), requested_at = $6, captured_at = $7,"
+             " lsn = $8, expires_at = $9, full_size = $10, diff_size = $11, missing = $12,"
              " changed_at = checkpointfs.now_ns() WHERE id = $1",
              "issssiisiiib", checkpoint, snap->id, snap->name, snap->project_id, snap->branch_id, snap->requested_at,
              snap->captured_at, snap->lsn, snap->expires_at, snap->full_size, snap->diff_size, (int)snap->missing);

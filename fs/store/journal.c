@@ -92,7 +92,8 @@ int act_doc(struct conn *c, int64_t action, int64_t checkpoint, const char *doc,
         return r;
     return q(c, NULL, e,
              "UPDATE checkpointfs.checkpoints SET result_action = $2, result_bytes = octet_length($3::text),"
-             " result_at = checkpointfs.now_ns(), changed_at = checkpointfs.now_ns() WHERE id = $1 AND ($4::int = 1 OR result_action <= $2)",
+             " result_at = checkpointfs.now_ns(), changed_at = checkpointfs.now_ns()"
+             " WHERE id = $1 AND ($4::int = 1 OR result_action <= $2)",
              "iisi", checkpoint, action, doc, (int64_t)ended);
 }
 

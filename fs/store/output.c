@@ -63,7 +63,8 @@ static int append_fn(struct conn *c, void *arg, struct err *e)
     int r = q(c, &res, e,
               "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, total, changed_at) SELECT id, $2,"
               " checkpointfs.now_ns() FROM checkpointfs.checkpoints WHERE id = $1"
-              " AND set_config('synchronous_commit', 'off', true) = 'off' ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING"
+              " AND set_config('synchronous_commit', 'off', true) = 'off'"
+              " ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING"
               " total), p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, off, bytes) SELECT $1, total - $2, $3 FROM o)"
               " SELECT total FROM o",
               "iiy", a->checkpoint, (int64_t)a->n, a->bytes, a->n);

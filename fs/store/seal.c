@@ -81,6 +81,23 @@ static int same_branch(struct conn *c, const struct ck_row *k, struct err *e)
     return 0;
 }
 
+/* What was read out of meta.json is what it still says: a writer may have come between. */
+static int same_meta(struct conn *c, int64_t checkpoint, const struct buf *meta, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    bool same;
+    int r = q(c, &res, e, "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'", "i", checkpoint);
+
+    if (r)
+        return r;
+    if (PQntuples(res) == 0)
+        same = !meta;
+    else
+        same = meta && (size_t)PQgetlength(res, 0, 0) == meta->len &&
+               (meta->len == 0 || memcmp(PQgetvalue(res, 0, 0), meta->data, meta->len) == 0);
+    return same ? 0 : err_set(e, EAGAIN, "meta.json changed while the state was being sealed");
+}
+
 static int put_calls(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
 {
     int r = 0;
@@ -157,6 +174,8 @@ static int seal_fn(struct conn *c, void *arg, struct err *e)
         r = may_seal(&k, e);
     if (r == 0)
         r = same_branch(c, &k, e);
+    if (r == 0)
+        r = same_meta(c, k.id, seal->meta, e);
     if (r == 0)
         r = put_state(c, k.id, seal, e);
     if (r == 0)

@@ -145,7 +145,8 @@ int store_take_again(struct store *s, int64_t checkpoint, int64_t mount_id, cons
     int r = store_tx(s, TX_WRITE, again_fn, &a, e);
 
     if (r == 0 && a.stale)
-        return err_set(e, ESTALE, "a restore replaced the database since this directory was made: the two would be no pair; open it again to begin anew");
+        return err_set(e, ESTALE, "a restore replaced the database since this directory was made: the two would be no pair; open it "
+                       "again to begin anew");
     if (r == 0)
         *ret_action = a.ret_action;
     return r;

@@ -30,14 +30,16 @@ static bool sealed(const struct index_entry *e, const struct file_row *row)
     return e->c.phase == PHASE_SEALED;
 }
 
-/* In NAME/. Kinds are node.h's and stay for ever; the order is that of `ls -U`. What no agent writes comes first: tar and cp keep that order,
+/* In NAME/. Kinds are node.h's and stay for ever; the order is that of `ls -U`. What no agent writes comes first: tar and cp keep it,
  * and so a backup that is copied straight into the mount gives itself away before its state comes (fs/mount/copies.c). */
 const struct file_row checkpoint_files[] = {
     {.name = "checkpoint.json", .kind = CKPT_CHECKPOINT, .mode = DATA, .source = SOURCE_FILE, .file = FILE_CHECKPOINT, .listed = stored},
     {.name = "snapshot.json", .kind = CKPT_SNAPSHOT, .mode = DATA, .source = SOURCE_FILE, .file = FILE_SNAPSHOT, .listed = stored},
-    {.name = "state.json", .kind = CKPT_STATE, .mode = PRIVATE, .source = SOURCE_STATE, .file = FILE_STATE, .listed = has_state, .immutable = true},
+    {.name = "state.json", .kind = CKPT_STATE, .mode = PRIVATE, .source = SOURCE_STATE, .file = FILE_STATE, .listed = has_state,
+     .immutable = true},
     {.name = "meta.json", .kind = CKPT_META, .mode = WRITABLE, .source = SOURCE_FILE, .file = FILE_META, .listed = stored},
-    {.name = "transcript.md", .kind = CKPT_TRANSCRIPT, .mode = PRIVATE, .source = SOURCE_FILE, .file = FILE_TRANSCRIPT, .listed = stored, .immutable = true},
+    {.name = "transcript.md", .kind = CKPT_TRANSCRIPT, .mode = PRIVATE, .source = SOURCE_FILE, .file = FILE_TRANSCRIPT, .listed = stored,
+     .immutable = true},
     {.name = "pending", .kind = CKPT_PENDING, .mode = DIRECTORY, .source = SOURCE_NONE, .listed = sealed},
     {.name = "restore", .kind = CKPT_RESTORE, .mode = CONTROL, .source = SOURCE_EMPTY},
     {.name = "resume", .kind = CKPT_RESUME, .mode = CONTROL, .source = SOURCE_EMPTY},

@@ -53,7 +53,7 @@ int engine_store_apart(struct engine *g, const char *host, const char *port, str
 int engine_start(const struct engine_config *config, struct engine **ret, struct err *e);
 
 /* Leaves in order: waiting writers are answered first (EINTR), agents get TERM, 10 s, KILL; what is under way in Neon stays in the
- * journal. From then on commands and takes are refused with EINTR. */
+ * journal. From then on commands and takes are refused with ESHUTDOWN, which no program tries again as it does after EINTR. */
 void engine_stop(struct engine *g);
 
 /* Frees a stopped engine, when no other thread uses it any more. */

@@ -25,7 +25,8 @@ void caller_ids(pid_t tid, pid_t *ret_process, pid_t *ret_parent);
 
 /* After a FUSE INTERRUPT: false when nothing is pending for `pid` (a thread's id, as fuse_req_ctx gives it) but CHLD, WINCH,
  * CONT, URG, STOP, TSTP, TTIN and TTOU, which end nobody, and blocked signals: then keep waiting, and ask again every 10 ms,
- * since the kernel sends no second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe, no allocation. */
+ * since the kernel sends no second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe,
+ * no allocation. */
 bool caller_signal_is_interruption(pid_t pid);
 
 #endif

@@ -53,7 +53,8 @@ int agent_check(const char *command, const char *cwd, struct err *e);
 
 /* Starts the agent and returns at once. The environment is this process's own, changed by the spec, plus AGENT_ID_VARIABLE.
  * The caller frees *ret with agent_free. Makes this process a subreaper, so that orphans of a killed supervisor stay below it.
- * 0; -EINVAL for an id that is empty or too long; -ENOENT or -EACCES when cwd or the supervisor's binary can't be used; -EMFILE, -EAGAIN, -ENOMEM as spawn gives them.
+ * 0; -EINVAL for an id that is empty or too long; -ENOENT or -EACCES when cwd or the supervisor's binary can't be used; -EMFILE,
+ * -EAGAIN, -ENOMEM as spawn gives them.
  * Thread-safe; never forks, since other threads hold locks. */
 int agent_start(const struct agent_spec *spec, struct agent **ret, struct err *e);
 

@@ -223,6 +223,7 @@ struct store_seal {
     const char *trace_id;
     bool partial_ok;
     bool waits_input;
+    const struct buf *meta;               /* meta.json as it was read for this seal; NULL = there was none */
     const struct buf *checkpoint_json;
     const struct buf *transcript;
     const struct store_call *calls;       /* id is ignored */
@@ -232,12 +233,13 @@ struct store_seal {
 };
 
 /* Seals: exact bytes (in chunks of 256 KiB), calls, files, PHASE_SEALED, and the first attempt opened. Only from PHASE_SAVED and not
- * closed (-EINVAL); -ESTALE if the line's active branch is no longer the one the snapshot was taken of. */
+ * closed (-EINVAL); -ESTALE if the line's active branch is no longer the one the snapshot was taken of; -EAGAIN if meta.json isn't
+ * `meta` any more. */
 int store_seal(struct store *s, int64_t checkpoint, const struct store_seal *seal, const struct store_who *who, struct err *e);
 
-/* Replaces meta.json, and checkpoint.json with it unless that is NULL. */
-int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, const struct buf *checkpoint_json,
-                   const struct store_who *who, struct err *e);
+/* Replaces meta.json. `sealed`: whether the caller checked it as that of a sealed checkpoint; -EAGAIN if that has changed. */
+int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, bool sealed, const struct store_who *who,
+                   struct err *e);
 
 /* snapshot.json changed: sizes came, or the snapshot is missing. */
 int store_snapshot_put(struct store *s, int64_t checkpoint, const struct store_snapshot *snap, const struct buf *snapshot_json,

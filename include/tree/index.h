@@ -79,7 +79,8 @@ struct index_change {
 };
 void index_change_clear(struct index_change *c);
 
-/* Takes over what `c` owns; replaces the entry of the same id. Locks for itself. -ENOMEM: the entry stays as it was. `change` may be NULL. */
+/* Takes over what `c` owns; replaces the entry of the same id. Locks for itself. -ENOMEM: the entry stays as it was. `change` may
+ * be NULL. */
 int index_put(struct index *x, struct store_checkpoint *c, struct index_change *change);
 /* The checkpoint is gone. Locks for itself. */
 void index_remove(struct index *x, int64_t id, struct index_change *change);

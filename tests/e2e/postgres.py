@@ -1,5 +1,6 @@
 """A plain PostgreSQL server of a test's own, as somebody's metadata store: reached by TCP with passwords."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -11,6 +12,11 @@ from pathlib import Path
 from emulator import scratch, wait_until
 
 SUPERUSER, PASSWORD = "admin", "store-owner-pw-7Kd2"
+
+
+def end_with_the_test():
+    """In the child: PR_SET_PDEATHSIG, so that a test run that is killed leaves no server."""
+    ctypes.CDLL(None).prctl(1, signal.SIGINT)
 
 
 def programs():
@@ -37,8 +43,8 @@ class Postgres:
         password = self.base / "pw"
         password.write_text(PASSWORD)
         password.chmod(0o644)
-        subprocess.run([programs() / "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8",
-                        "--locale=C.UTF-8", "--no-sync"], check=True, stdout=subprocess.DEVNULL, cwd="/", **self.account)
+        subprocess.run([programs() / "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "scram-sha-256", f"--pwfile={password}",
+                        "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"], check=True, stdout=subprocess.DEVNULL, cwd="/", **self.account)
         return self.start()
 
     def __exit__(self, *exc):
@@ -49,7 +55,7 @@ class Postgres:
         self.process = subprocess.Popen(
             [programs() / "postgres", "-D", self.data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
              "-c", "unix_socket_directories="], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log, "ab"), cwd="/",
-            start_new_session=True, **self.account)
+            start_new_session=True, preexec_fn=end_with_the_test, **self.account)
         wait_until(lambda: self.psql("SELECT 1").returncode == 0)
         return self
 

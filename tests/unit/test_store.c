@@ -103,7 +103,7 @@ static void files_are_read_back_exactly(void **state)
     REFUSED(ENOENT, store_read_file(store, checkpoint, FILE_META, &meta, &err));
     REFUSED(ENOENT, store_read_envelope(store, checkpoint, &envelope, &err));
     before = get(checkpoint);
-    OK(store_meta_put(store, checkpoint, "{\"pin\":\0true}", 13, NULL, &who, &err));
+    OK(store_meta_put(store, checkpoint, "{\"pin\":\0true}", 13, false, &who, &err));
     OK(store_read_file(store, checkpoint, FILE_META, &meta, &err));
     assert_int_equal(meta.len, 13);
     assert_memory_equal(meta.data, "{\"pin\":\0true}", 13);
@@ -339,7 +339,7 @@ static void the_log_is_read_by_offset(void **state)
     (void)state;
     take("two", "br-a");
     for (int i = 0; i < 20; i++)
-        OK(store_meta_put(store, one, "{}", 2, NULL, &who, &err));
+        OK(store_meta_put(store, one, "{}", 2, false, &who, &err));
     OK(store_events_size(store, line.id, &size, &mtime, &err));
     OK(store_read_events(store, line.id, 0, 1 << 20, &log, &err));
     assert_int_equal(log.len, size);

@@ -229,9 +229,9 @@ static void deleting(void **state)
     OK(store_output_append(store, one, "x", 1, &err));
     OK(store_take_begin(store, line.id, mount_row.id, "new", &who, &checkpoint, &action, &err));
     REFUSED(EBUSY, begin(ACTION_DELETE, checkpoint, &a, &err));
-    OK(store_meta_put(store, one, "{\"pin\":true}", 12, NULL, &who, &err));
+    OK(store_meta_put(store, one, "{\"pin\":true}", 12, true, &who, &err));
     REFUSED(EPERM, begin(ACTION_DELETE, one, &a, &err));
-    OK(store_meta_put(store, one, "{\"pin\":false}", 13, NULL, &who, &err));
+    OK(store_meta_put(store, one, "{\"pin\":false}", 13, true, &who, &err));
     OK(begin(ACTION_DELETE, one, &a, &err));
     REFUSED(EBUSY, begin(ACTION_RESUME, one, &b, &err));
     REFUSED(EBUSY, begin(ACTION_RESTORE, one, &b, &err));
@@ -488,7 +488,7 @@ static void *log_much(void *arg)
 
     pthread_barrier_wait(r->start);
     for (int i = 0; i < 40 && r->result == 0; i++)
-        r->result = i % 2 ? store_meta_put(store, r->checkpoint, "{}", 2, NULL, &who, NULL)
+        r->result = i % 2 ? store_meta_put(store, r->checkpoint, "{}", 2, false, &who, NULL)
                           : store_action_step(store, r->action, "s", "{}", "{}", "busy", NULL);
     return NULL;
 }

@@ -98,7 +98,7 @@ static void the_mounts_role_cannot_rewrite_the_log(void **state)
     }
     cleanup_free char *bad = sql_in(NULL, ROLE, "SELECT checkpointfs.append_event(1, NULL, E'{}\\n{}')");
     assert_string_equal(bad, "ERROR 22P02");
-    cleanup_free char *n = sql_in(NULL, ROLE, "SELECT count(*) > 2 FROM checkpointfs.events");
+    cleanup_free char *n = sql_in(NULL, ROLE, "SELECT count(*) > 1 FROM checkpointfs.events");
     assert_string_equal(n, "t");
 }
 
@@ -440,7 +440,7 @@ static void deadlocks_are_tried_again(void **state)
     /* this session locks the checkpoint and then wants the line, the store does it the other way round */
     PQclear(PQexec(c, "SET deadlock_timeout = '60s'; BEGIN; SELECT 1 FROM checkpointfs.checkpoints FOR UPDATE"));
     assert_true(PQsendQuery(c, "SELECT pg_sleep(0.2); SELECT 1 FROM checkpointfs.lines FOR UPDATE; COMMIT"));
-    OK(store_meta_put(store, one, "{}", 2, NULL, &who, &err));
+    OK(store_meta_put(store, one, "{}", 2, false, &who, &err));
     for (PGresult *r; (r = PQgetResult(c)); PQclear(r))
         ;
     PQfinish(c);

@@ -14,6 +14,13 @@
 
 /* ---- open and create ------------------------------------------------------------------------------------------------- */
 
+static void open_failed(struct call *c, int code)
+{
+    handle_free(c->m, c->h);
+    c->h = NULL;
+    call_reply_err(c, code);
+}
+
 static void reply_opened(struct call *c)
 {
     struct node_attr a;
@@ -30,14 +37,7 @@ static void reply_opened(struct call *c)
         call_reply_create(c, &a);
         return;
     }
-    handle_free(c->m, c->h);
-    call_reply_err(c, ESTALE);
-}
-
-static void open_failed(struct call *c, int code)
-{
-    handle_free(c->m, c->h);
-    call_reply_err(c, code);
+    open_failed(c, ESTALE);
 }
 
 /* A temporary beside a failed take means to become its state: the take is tried again. */
@@ -450,14 +450,22 @@ static void after_close(struct mount *m, struct handle *h, void (*job)(struct ca
     jobs_add(m->jobs, c, job);
 }
 
+void draft_flush(struct mount *m, struct handle *h)
+{
+    if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed)
+        engine_sealing(m->engine, h->checkpoint, &h->who);
+}
+
 void draft_release(struct mount *m, struct handle *h)
 {
     if (h->kind == HANDLE_META && !h->wrote && h->text.len && scan_text(h->text.data, h->text.len) == SCAN_OPEN) {
         after_close(m, h, meta_incomplete);
     } else if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed) {
-        engine_sealing(m->engine, h->checkpoint, &h->who); /* before the kernel sends anything else */
+        engine_sealing(m->engine, h->checkpoint, &h->who);
         after_close(m, h, seal);
     } else {
+        if (h->kind == HANDLE_DRAFT && h->wrote)
+            engine_sealing(m->engine, h->checkpoint, NULL);
         handle_free(m, h);
     }
 }

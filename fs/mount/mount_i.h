@@ -184,6 +184,7 @@ void draft_open(struct mount *m, fuse_req_t req, const struct node_attr *a, stru
 void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name, struct fuse_file_info *fi);
 void draft_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, off_t off, struct fuse_file_info *fi);
 void draft_resize(struct call *c, const struct node_attr *a);
+void draft_flush(struct mount *m, struct handle *h);
 void draft_release(struct mount *m, struct handle *h);
 /* c->node: the directory, c->name: what is to go. */
 void draft_unlink(struct call *c);

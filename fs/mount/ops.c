@@ -284,11 +284,12 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t n
         draft_write(mount_of(req), req, bytes, n, off, fi);
 }
 
-/* The shell sends a FLUSH before the first WRITE, and nobody can be killed in one: nothing to do (fuse.md §0.3, §0.5). */
+/* The shell sends a FLUSH before the first WRITE, and nobody can be killed in one: nothing is done here (fuse.md §0.3, §0.5). But close
+ * waits for it, and not for the RELEASE that follows: so it is from here on that verbs wait for the seal. */
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    (void)fi;
+    draft_flush(mount_of(req), handle_of(fi));
     fuse_reply_err(req, 0);
 }
 

@@ -143,10 +143,13 @@ static void read_wait(struct call *c)
 {
     struct run *r = c->off == 0 && !c->h->loaded ? engine_under_way(c->m->engine, c->h->checkpoint) : NULL;
 
-    if (r)
+    if (r) {
         waits_for(c, r, wait_ended);
-    else
+    } else {
+        if (c->off == 0)
+            engine_await_seal(c->m->engine, c->h->checkpoint, &c->e); /* a writer that doesn't close is no action under way */
         read_whole(c);
+    }
 }
 
 void read_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)

@@ -234,7 +234,7 @@ static bool sealing(struct engine *g, int64_t checkpoint)
     return is;
 }
 
-static int wait_for_seal(struct engine *g, int64_t checkpoint, struct err *e)
+int engine_await_seal(struct engine *g, int64_t checkpoint, struct err *e)
 {
     int64_t until = clock_mono_ms() + SEAL_WAIT_MS;
 
@@ -278,7 +278,7 @@ int engine_command(struct engine *g, int64_t checkpoint, enum control control, c
         return err_set(e, ENOMEM, "out of memory");
     if (atomic_load(&g->stopping))
         return err_set(e, ESHUTDOWN, "the mount is being unmounted");
-    r = wait_for_seal(g, checkpoint, e);
+    r = engine_await_seal(g, checkpoint, e);
     if (r == 0)
         r = command_parse(control, bytes, n, &cmd, e);
     if (r == 0) {

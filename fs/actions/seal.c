@@ -67,6 +67,7 @@ void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by)
 struct sealing {
     struct brief b;
     struct buf meta_text;
+    bool has_meta_text;
     struct meta meta;
     bool has_meta;
     struct state_info info;
@@ -97,15 +98,15 @@ static void sealing_clear(struct sealing *s)
     brief_clear(&s->b);
 }
 
-static int read_meta(struct engine *g, int64_t checkpoint, const struct who *who, struct sealing *s, struct err *e)
+static int read_meta(struct engine *g, int64_t checkpoint, struct sealing *s, struct err *e)
 {
     struct buf *text = &s->meta_text;
     int r = store_read_file(g->c.store, checkpoint, FILE_META, text, e);
 
-    if (r == -ENOENT) { /* it stays writable after the seal, so it has to be there */
+    s->has_meta_text = r == 0;
+    if (r == -ENOENT) {
         err_clear(e);
-        buf_adds(text, "{}\n");
-        r = store_meta_put(g->c.store, checkpoint, text->data, text->len, false, &who->w, e);
+        r = 0;
     }
     if (r == 0)
         r = meta_parse(text->data ? text->data : "", text->len, &s->meta, e);
@@ -155,14 +156,13 @@ static int fill_calls(struct sealing *s)
     return 0;
 }
 
-static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct sealing *s,
-                   struct err *e)
+static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, struct sealing *s, struct err *e)
 {
     int r = engine_brief(g, checkpoint, &s->b);
 
     if (r < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
-    if ((r = read_meta(g, checkpoint, who, s, e)) < 0)
+    if ((r = read_meta(g, checkpoint, s, e)) < 0)
         return r;
     if (sha256_hex(bytes, n, s->sha256) < 0)
         return err_set(e, EIO, "SHA-256 can't be computed");
@@ -222,7 +222,7 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
 {
     struct sealing s = {0};
     struct store_seal seal;
-    int r = prepare(g, checkpoint, bytes, n, who, &s, e);
+    int r = prepare(g, checkpoint, bytes, n, &s, e);
 
     if (r == 0) {
         seal = (struct store_seal){
@@ -235,7 +235,7 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
             .trace_id = s.meta.trace_id[0] ? s.meta.trace_id : s.info.trace_id,
             .partial_ok = state_partial_ok(&s.info),
             .waits_input = s.info.status == RUN_WAITING_INPUT,
-            .meta = &s.meta_text,
+            .meta = s.has_meta_text ? &s.meta_text : NULL,
             .checkpoint_json = &s.checkpoint_json, .transcript = &s.transcript,
             .calls = s.calls, .call_files = s.call_files, .n_calls = s.info.pending_count,
             .by = who->w.pid,

@@ -214,6 +214,16 @@ void caller_ids(pid_t tid, pid_t *ret_process, pid_t *ret_parent)
         *ret_parent = id;
 }
 
+bool caller_same_command(pid_t a, pid_t b)
+{
+    char of_a[RAW_MAX];
+    char of_b[RAW_MAX];
+    ssize_t n = read_proc(a, "cmdline", of_a, sizeof of_a);
+    ssize_t m = read_proc(b, "cmdline", of_b, sizeof of_b);
+
+    return n > 0 && n == m && memcmp(of_a, of_b, (size_t)n) == 0;
+}
+
 static uint64_t signal_bit(int sig)
 {
     return UINT64_C(1) << (sig - 1);

@@ -50,13 +50,16 @@ bool copies_temporary_name(const char *name)
 
 struct asker {
     pid_t process, parent;
+    bool forked;  /* from the parent, by the same program */
     bool unlinks;
 };
 
-/* rsync makes the directory in one process and the files in a child of it. */
+/* rsync makes the directory in one process and the files in a fork of it. tar unlinks in the process that made it. */
 static bool took(const struct index_entry *e, const struct asker *a)
 {
-    return e->taken_by && (a->process == e->taken_by || a->parent == e->taken_by);
+    if (!e->taken_by)
+        return false;
+    return a->process == e->taken_by || (!a->unlinks && a->parent == e->taken_by && a->forked);
 }
 
 /* A script makes the directory with mkdir and the files with cp. */
@@ -105,6 +108,7 @@ static void refuse(struct call *c, bool unlinks)
     bool away = false;
 
     caller_ids(c->from.pid, &a.process, &a.parent);
+    a.forked = caller_same_command(a.process, a.parent);
     index_write_lock(c->m->c.index);
     e = index_by_id(c->m->c.index, node_row(c->node));
     if (e) {

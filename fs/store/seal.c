@@ -10,6 +10,8 @@
 /* Above this the server isn't asked for the hash of the whole: count and size still have to agree. */
 #define HASH_MAX (256LL << 20)
 
+#define EMPTY_META "{}\n"
+
 struct seal_args {
     int64_t checkpoint;
     const struct store_seal *seal;
@@ -176,6 +178,8 @@ static int seal_fn(struct conn *c, void *arg, struct err *e)
         r = same_branch(c, &k, e);
     if (r == 0)
         r = same_meta(c, k.id, seal->meta, e);
+    if (r == 0 && !seal->meta) /* it stays writable after the seal, so it has to be there */
+        r = file_put(c, k.id, FILE_META, EMPTY_META, strlen(EMPTY_META), e);
     if (r == 0)
         r = put_state(c, k.id, seal, e);
     if (r == 0)

@@ -100,8 +100,10 @@ int engine_rename(struct engine *g, int64_t checkpoint, const char *new_name, co
 
 int engine_state_write(struct engine *g, int64_t checkpoint, int64_t off, const void *bytes, size_t n, struct err *e);
 int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, struct err *e);
-/* The last close has come (`by`: whoever wrote), or its seal is over (NULL): verbs and `wait` wait for it. Doesn't block. */
+/* A close has come (`by`: whoever wrote), or its seal is over (NULL): verbs and `wait` wait for it. Doesn't block. */
 void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by);
+/* Waits up to 1 s for it to be over; -EBUSY. */
+int engine_await_seal(struct engine *g, int64_t checkpoint, struct err *e);
 /* The last close: seals, unless nothing was written. JSON cut short is -EINVAL; why there is no seal is noted in status. */
 int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e);
 /* The same of bytes that a temporary held. */

@@ -23,6 +23,10 @@ void caller_clear(struct caller *c);
  * its own process. Thread-safe, no allocation. */
 void caller_ids(pid_t tid, pid_t *ret_process, pid_t *ret_parent);
 
+/* Whether both processes have the same command line: as parent and child, whether the child was forked and has executed nothing since.
+ * False when one is gone. Thread-safe, no allocation. */
+bool caller_same_command(pid_t a, pid_t b);
+
 /* After a FUSE INTERRUPT: false when nothing is pending for `pid` (a thread's id, as fuse_req_ctx gives it) but CHLD, WINCH,
  * CONT, URG, STOP, TSTP, TTIN and TTOU, which end nobody, and blocked signals: then keep waiting, and ask again every 10 ms,
  * since the kernel sends no second INTERRUPT (reference/traps.md 1). True otherwise, and when the process is gone. Thread-safe,

@@ -223,7 +223,7 @@ struct store_seal {
     const char *trace_id;
     bool partial_ok;
     bool waits_input;
-    const struct buf *meta;               /* meta.json as it was read for this seal; NULL = there was none */
+    const struct buf *meta;               /* meta.json as it was read for this seal; NULL = there was none, and an empty one is made */
     const struct buf *checkpoint_json;
     const struct buf *transcript;
     const struct store_call *calls;       /* id is ignored */

@@ -179,6 +179,21 @@ def test_the_writer_of_a_sealed_checkpoint_may_remove_a_tree_and_finds_it_whole(
     assert m.status("own") == "waiting (1 call)" and m.status("own_bare") == "saved (database only)"
 
 
+def test_what_an_agent_starts_is_a_stranger_too(m, backup):
+    """The agent made a database-only checkpoint and runs a program that copies or removes: another process is another program's."""
+    os.mkdir(m / "lost_bare")
+    m.wait("lost_bare")
+    for command in (["rsync", "-a", f"{backup}/", f"{m.root}/"], ["cp", "-r", f"{backup}/.", f"{m.root}/"], ["rm", "-rf", m / "lost_bare"],
+                    ["mv", m / "lost_bare", backup.parent / "moved"], ["sh", "-c", f"echo > {m / 'lost_bare/new'}"]):
+        subprocess.run(command, capture_output=True)
+        assert m.status("lost_bare") == "saved (database only)", command
+    for name in set(LOST) - {"lost_bare"}:
+        m.wait(name)
+        assert m.status(name) in (COPY, "saved (database only)")
+        wait_until(lambda: m.status(name) != COPY or rmdir(m / name))
+    assert m.echo(".control/prune", "delete lost_bare") is None
+
+
 def test_a_restored_checkpoint_is_no_copy(m):
     """Something came of it: it has a history by now, so its writer's mistakes destroy nothing."""
     os.mkdir(m / "restored_bare")
@@ -205,12 +220,12 @@ def test_a_directory_with_only_the_writers_files_is_a_take(m, tmp_path):
     """cp -a and rsync of what an agent has written beside: state.json, meta.json, old times."""
     source = tmp_path / "ready"
     source.mkdir()
+    (source / "meta.json").write_text('{"reason": "copied"}')  # first: what comes after the seal finds it there
     (source / "state.json").write_bytes(STATE.read_bytes())
-    (source / "meta.json").write_text('{"reason": "copied"}')
     os.utime(source / "state.json", (1, 1))
     os.utime(source, (1, 1))
     for how, command in (("cp -a", f"cp -a {source} '{m / 'by cp -a'}'"), ("rsync", f"rsync -a {source}/ '{m / 'by rsync'}'"),
-                         ("tar", f"mkdir '{m / 'by tar'}' && tar c -C {source} state.json meta.json | tar x -C '{m / 'by tar'}'")):
+                         ("tar", f"mkdir '{m / 'by tar'}' && tar c -C {source} meta.json state.json | tar x -C '{m / 'by tar'}'")):
         done = shell(command)
         assert done.returncode == 0, (how, done)
         wait_until(lambda: m.status(f"by {how}") == "waiting (1 call)")

@@ -220,8 +220,11 @@ static inline int seal_as(int64_t checkpoint, const void *bytes, size_t n, const
                            .step_id = "s1", .parent = parent, .framework = "openai-agents", .partial_ok = true,
                            .checkpoint_json = &checkpoint_json, .transcript = &transcript, .calls = calls, .call_files = files,
                            .n_calls = 2, .by = 4711};
+    cleanup_buf struct buf meta = {0};
     int r;
 
+    if (store_read_file(store, checkpoint, FILE_META, &meta, NULL) == 0)
+        s.meta = &meta;
     assert_int_equal(sha256_hex(bytes, n, sha256), 0);
     r = store_seal(store, checkpoint, &s, &who, e);
     buf_free(&files[0]);

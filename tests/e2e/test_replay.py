@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from emulator import wait_until
 from mount import CALL, DEADLINE
 from test_resume import refused
 from woken import Woken, Writing
@@ -145,6 +146,24 @@ def test_cancel_during_the_restore(m):
     assert m.status("early") == "waiting (1 call)"
     assert "restored" in m.result("early")["message"]
     assert m.echo("early/resume", "approve") is None
+
+
+def test_cancel_before_the_restore(m):
+    """While it waits for its turn nothing has to be finished."""
+    m.waits("queued", "echo ran > $AGENTS/queued.ran")
+    before, status = branch(m), m.status("queued")
+    m.emulator.fault("POST:/projects/*/branches/*/snapshot=delay:2000")
+    os.mkdir(m / "holds-the-turn")
+    wait_until(lambda: not m.emulator.control("GET", "faults").json["faults"])
+    replay = Writing(m, "queued/replay", "in-place approve")
+    wait_until(lambda: m.result("queued")["file"] == "replay")
+    assert m.echo("queued/cancel", "cancel") is None
+    assert replay.answer() == "ECANCELED"
+    assert m.status("holds-the-turn") == "writing", "it was not the take that ended it"
+    assert m.status("queued") == status and branch(m) == before
+    assert "before anything was done" in m.result("queued")["message"]
+    m.wait_status("holds-the-turn", "saved")
+    assert m.echo("queued/resume", "approve") is None and m.left("queued", "ran") == "ran\n"
 
 
 def test_cancel_of_the_agent(m):

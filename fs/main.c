@@ -37,7 +37,8 @@ struct program {
     struct index *index;
     struct mount *mount;
     struct engine *engine;
-    int status_fd; /* where the parent that daemonizes waits; -1 in the foreground */
+    int status_fd;       /* where the parent that daemonizes waits; -1 in the foreground */
+    int mountpoint_lock; /* until the mount answers; -1 then */
 };
 
 /* ---- daemonizing: the parent waits until the mount answers, and exits with its result (fuse.md §1.9) ------------------------- */
@@ -88,6 +89,8 @@ static void on_ready(void *arg)
 {
     struct program *p = arg;
 
+    close(p->mountpoint_lock);
+    p->mountpoint_lock = -1;
     if (p->status_fd < 0)
         return;
     redirect(p);
@@ -184,7 +187,7 @@ static int start_engine(struct program *p, struct err *e)
 
 static int start(struct program *p, struct err *e)
 {
-    int r = mount_check(p->c.mountpoint, p->c.options, e);
+    int r = mount_check(p->c.mountpoint, p->c.options, &p->mountpoint_lock, e);
 
     if (r == 0)
         r = start_store(p, e);
@@ -294,7 +297,7 @@ static int migrate(struct program *p)
 
 int main(int argc, char **argv)
 {
-    struct program p = {.status_fd = -1};
+    struct program p = {.status_fd = -1, .mountpoint_lock = -1};
     cleanup_err struct err e = {0};
 
     if (agent_is_supervisor_name(argv[0]))

@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -136,8 +137,22 @@ static int check_options(const char *options, struct err *e)
     return 0;
 }
 
-int mount_check(const char *path, const char *options, struct err *e)
+/* Whoever else starts a mount there at this moment would mount over ours, or we over theirs. */
+static int lock_mountpoint(const char *path, int *ret, struct err *e)
 {
+    cleanup_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_set(e, errno, "the mountpoint %s can't be read: %s", path, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return err_set(e, EBUSY, "another mount is being started on %s", path);
+    *ret = steal_fd(&fd);
+    return 0;
+}
+
+int mount_check(const char *path, const char *options, int *ret_lock, struct err *e)
+{
+    cleanup_fd int lock = -1;
     struct stat st;
     int r = check_device(e);
 
@@ -151,10 +166,16 @@ int mount_check(const char *path, const char *options, struct err *e)
         return err_set(e, errno, "the mountpoint %s can't be used: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return err_set(e, ENOTDIR, "the mountpoint %s is not a directory", path);
-    if (is_mountpoint(path, &st))
+    r = lock_mountpoint(path, &lock, e); /* before the next look: what is mounted from then on is ours */
+    if (r < 0)
+        return r;
+    if (stat(path, &st) < 0 || is_mountpoint(path, &st))
         return err_set(e, EBUSY, "something is mounted on %s already; unmount it with `fusermount3 -u %s`, or take another directory",
                        path, path);
-    return check_empty(path, e);
+    r = check_empty(path, e);
+    if (r == 0)
+        *ret_lock = steal_fd(&lock);
+    return r;
 }
 
 /* ---- mounting ---------------------------------------------------------------------------------------------------------- */

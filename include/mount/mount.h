@@ -24,8 +24,9 @@ struct mount_config {
 
 /* Checks what can be checked before anything is started: /dev/fuse is there, libfuse knows the options (may be NULL), the
  * mountpoint is an empty directory where nothing is mounted (a dead mount of ours is detached first). -ENODEV, -EINVAL, -ENOTDIR,
- * -ENOTEMPTY, -EBUSY, -ENOENT, each with what to do. From here on libfuse's messages go to the log. */
-int mount_check(const char *mountpoint, const char *options, struct err *e);
+ * -ENOTEMPTY, -EBUSY, -ENOENT, each with what to do. From here on libfuse's messages go to the log. *ret_lock is a descriptor that keeps
+ * others from starting a mount there: the caller closes it once mounted. */
+int mount_check(const char *mountpoint, const char *options, int *ret_lock, struct err *e);
 
 /* Mounts. The engine is set afterwards (mount_run), since it needs mount_changed. */
 int mount_open(const struct mount_config *config, struct mount **ret, struct err *e);

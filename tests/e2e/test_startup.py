@@ -158,6 +158,16 @@ def test_a_mountpoint_in_use_and_a_dead_one(place):
     assert Path("/proc/mounts").read_text().count(str(path)) == 1, "the dead one is gone from below"
 
 
+def test_two_mounts_that_start_at_once_on_one_mountpoint(place):
+    path = place.mountpoint("m")
+    both = [subprocess.Popen([PROGRAM, f"--local={place.local}", path], env=environment(), stdin=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {p.communicate(timeout=120)[1] for p in both}
+    assert sorted(p.returncode for p in both) == [0, 1], said
+    assert any(str(path) in text and ("being started" in text or "mounted on" in text) for text in said), said
+    assert Path("/proc/mounts").read_text().count(f"{path} ") == 1
+
+
 @as_root
 @pytest.mark.parametrize("prepare, words", [
     ("mount -t tmpfs none /dev && mknod /dev/null c 1 3", ["/dev/fuse is missing", "mknod"]),

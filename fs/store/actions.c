@@ -46,6 +46,11 @@ int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e)
                            e);
 }
 
+int ck_no_agent(struct conn *c, const struct ck_row *k, struct err *e)
+{
+    return checkpoint_busy(c, k, UNSETTLED_OF " AND kind IN ('resume', 'replay') LIMIT 1", e);
+}
+
 static int not_being_deleted(struct conn *c, const struct ck_row *k, struct err *e)
 {
     return checkpoint_busy(c, k, UNSETTLED_OF " AND kind = 'delete' LIMIT 1", e);

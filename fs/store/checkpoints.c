@@ -322,7 +322,9 @@ static int rename_fn(struct conn *c, void *arg, struct err *e)
 
     if (r || strcmp(k.name, a->new_name) == 0)
         return r;
-    r = q(c, &taken, e, "SELECT 1 FROM checkpointfs.checkpoints WHERE line_id = $1 AND name = $2", "is", k.line_id, a->new_name);
+    r = ck_no_agent(c, &k, e);
+    if (r == 0)
+        r = q(c, &taken, e, "SELECT 1 FROM checkpointfs.checkpoints WHERE line_id = $1 AND name = $2", "is", k.line_id, a->new_name);
     if (r == 0 && PQntuples(taken) > 0)
         r = err_set(e, EEXIST, "there is a checkpoint called %s already", a->new_name);
     if (r == 0)

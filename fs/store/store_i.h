@@ -171,6 +171,8 @@ int act_lock(struct conn *c, int64_t action, struct act_row *ret, struct err *e)
 bool act_settled(const struct act_row *a);
 /* -EBUSY with a text naming it while an action on the checkpoint is unsettled; takes only count with `takes`, cancels never. */
 int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e);
+/* -EBUSY while an agent was woken, or is about to be: it works with the checkpoint's path. */
+int ck_no_agent(struct conn *c, const struct ck_row *k, struct err *e);
 
 /* The unsettled restore, resume or replay of a line, if any: -EBUSY with a text naming it. */
 int line_busy(struct conn *c, int64_t line_id, struct err *e);

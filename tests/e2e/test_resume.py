@@ -1,5 +1,6 @@
 """Waking an agent: the contract of the resume command, one decision per attempt, and what its exit means (design.md §6)."""
 
+import errno
 import json
 import os
 import shutil
@@ -378,6 +379,9 @@ def test_busy_while_an_agent_runs(m):
     assert m.echo("busy-other/replay", "in-place approve") == "EBUSY"
     assert m.write(".control/prune", "delete busy\n") == "EBUSY"
     assert m.status("busy-other") == "waiting (1 call)"
+    with pytest.raises(OSError) as caught:
+        os.rename(m / "busy", m / "busy-renamed")
+    assert caught.value.errno == errno.EBUSY, "the agent works with its path"
     m.take("busy-take")  # takes pass
     m.release("busy")
     assert echo.answer() is None

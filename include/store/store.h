@@ -245,7 +245,7 @@ int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_
 int store_snapshot_put(struct store *s, int64_t checkpoint, const struct store_snapshot *snap, const struct buf *snapshot_json,
                        struct err *e);
 
-/* -EEXIST, -ENOENT. Bounded by 2 s. */
+/* -EEXIST, -ENOENT; -EBUSY while an agent works with the path. Bounded by 2 s. */
 int store_rename(struct store *s, int64_t checkpoint, const char *new_name, const struct store_who *who, struct err *e);
 
 /* Removes a failed take. -EPERM in any other phase, -EBUSY while an action on it is unsettled. Bounded by 2 s. */
@@ -359,7 +359,7 @@ int store_actions(struct store *s, int64_t line_id, int64_t after, int (*each)(v
 struct store_left { int64_t mount_id; char *host; char *boot_id; pid_t pid; int64_t pid_start; bool lease_over; bool left; };
 void store_left_free(struct store_left *l, size_t n);
 int store_left_mounts(struct store *s, int64_t line_id, int64_t my_mount, struct store_left **ret, size_t *ret_n, struct err *e);
-/* Hands every unsettled action of `from` to `to`, and returns them. */
+/* Hands every unsettled action of `from` to `to`, and returns them. With from == to only returns them. */
 int store_take_over(struct store *s, int64_t from, int64_t to, struct store_action **ret, size_t *ret_n, struct err *e);
 
 /* ---- reading files --------------------------------------------------------------------------------------------------- */

@@ -113,6 +113,16 @@ int engine_start(const struct engine_config *config, struct engine **ret, struct
     return 0;
 }
 
+static bool waited_for(struct run *r)
+{
+    bool is;
+
+    pthread_mutex_lock(&r->lock);
+    is = r->waiters != NULL;
+    pthread_mutex_unlock(&r->lock);
+    return is;
+}
+
 /* Answers everybody who waits; the actions themselves stay in the journal. */
 static void answer_waiters(struct engine *g)
 {
@@ -121,7 +131,7 @@ static void answer_waiters(struct engine *g)
 
     pthread_mutex_lock(&g->lock);
     for (struct run *r = g->runs; r && n < sizeof(held) / sizeof(*held); r = r->hh.next)
-        if (r->waiters)
+        if (waited_for(r))
             held[n++] = run_ref(r);
     pthread_mutex_unlock(&g->lock);
     for (size_t i = 0; i < n; i++) {

@@ -425,7 +425,12 @@ const struct store_action_entry *index_control_action(const struct index *x)
     return a && a->id == x->control_action ? a : NULL;
 }
 
-int64_t index_last_action(const struct index *x)
+int64_t index_last_action(struct index *x)
 {
-    return x->n_actions ? x->actions[x->n_actions - 1].id : 0;
+    int64_t id;
+
+    index_read_lock(x);
+    id = x->n_actions ? x->actions[x->n_actions - 1].id : 0;
+    index_unlock(x);
+    return id;
 }

@@ -117,6 +117,7 @@ int index_action_put(struct index *x, const struct store_action_entry *a);
 const struct store_action_entry *index_action_from(const struct index *x, int64_t id);
 /* The last action of the mount itself (on no checkpoint), for .control/result; NULL = none. */
 const struct store_action_entry *index_control_action(const struct index *x);
-int64_t index_last_action(const struct index *x);
+/* The newest action's id, 0 = none. Takes the lock itself. */
+int64_t index_last_action(struct index *x);
 
 #endif

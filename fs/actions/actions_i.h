@@ -157,6 +157,10 @@ int discard_branches(struct engine *g, const struct neon_call *call, const char 
 /* ---- recover.c ---- */
 int recover_register(struct engine *g, bool can_resume, struct err *e);
 int recover_left(struct engine *g, struct err *e);
+/* Goes on with unsettled actions of this mount that have no run: the answer to the COMMIT that began one was lost with a frozen store, or
+ * it couldn't be settled while the store was away. *seen (0 at first) is from one look to the next: only what was there at the last
+ * one counts, so that an action which is just being begun isn't taken for one. Called by one thread. */
+void recover_own(struct engine *g, int64_t *seen);
 
 /* ---- keeper.c: the lease ---- */
 int keeper_start(struct engine *g, struct err *e);

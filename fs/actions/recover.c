@@ -172,3 +172,57 @@ int recover_left(struct engine *g, struct err *e)
     store_left_free(left, n);
     return r;
 }
+
+/* ---- actions of this mount that nobody works on ------------------------------------------------------------------------ */
+
+static bool has_run(struct engine *g, int64_t action)
+{
+    struct run *r;
+
+    pthread_mutex_lock(&g->lock);
+    HASH_FIND(hh, g->runs, &action, sizeof(action), r);
+    pthread_mutex_unlock(&g->lock);
+    return r != NULL;
+}
+
+/* The ids of the runs there are, 0 at the end; owned by the caller. */
+static int64_t *running(struct engine *g)
+{
+    int64_t *ids;
+    size_t n = 0;
+
+    pthread_mutex_lock(&g->lock);
+    ids = calloc(HASH_COUNT(g->runs) + 1, sizeof(*ids));
+    for (struct run *r = g->runs; ids && r; r = r->hh.next)
+        ids[n++] = r->action;
+    pthread_mutex_unlock(&g->lock);
+    return ids;
+}
+
+static bool among(const int64_t *ids, int64_t id)
+{
+    while (*ids && *ids != id)
+        ids++;
+    return *ids != 0;
+}
+
+void recover_own(struct engine *g, int64_t *seen)
+{
+    cleanup_free int64_t *before = running(g); /* first: one that ends now is in it, and no orphan */
+    struct store_action *all = NULL;
+    size_t n = 0;
+    int64_t newest = 0;
+
+    if (!before || store_take_over(g->c.store, g->mount_id, g->mount_id, &all, &n, NULL) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].id <= *seen && !among(before, all[i].id) && !has_run(g, all[i].id) && !atomic_load(&g->stopping))
+            go_on(g, &all[i]);
+        if (all[i].id > newest)
+            newest = all[i].id;
+    }
+    *seen = newest;
+    for (size_t i = 0; i < n; i++)
+        store_action_free(&all[i]);
+    free(all);
+}

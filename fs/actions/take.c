@@ -227,10 +227,13 @@ static void failed(struct run *r, struct err *why)
     if (why->code == EDQUOT)
         name_oldest(r, why);
     doc = journal_doc(r, "failed", why->code, err_text(why));
-    if ((r->doubtful || at(r, "settle")) && discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0)
+    /* The record first: a snapshot is only deleted once the store says that the take has failed. */
+    if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0) {
+        if (e.code != EALREADY)
+            log_error("take %s can't be settled as failed now, it will be looked at again: %s", r->uid, err_text(&e));
+    } else if ((r->doubtful || at(r, "settle")) && discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0) {
         log_warn("the snapshot of a failed take, %s, may be left in Neon: %s", data_get(r, "snapshot_name"), err_text(&e));
-    if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0 && e.code != EALREADY)
-        log_error("take %s can't be settled as failed, the next mount does: %s", r->uid, err_text(&e));
+    }
     engine_take_code(r->g, r->checkpoint, why->code);
     engine_refresh(r->g, r->checkpoint, r->action);
     run_end(r, why->code, err_text(why));

@@ -12,6 +12,8 @@
 #include "util/text.h"
 
 #define TICK_MS 100
+/* How often actions of this mount are looked for that nobody works on. */
+#define ORPHANS_MS 5000
 /* A snapshot's size arrives some seconds to minutes late (neon-api.md §2.1): asked for often at first, then rarely. */
 #define LOOK_FIRST_MS 3000
 #define LOOK_LAST_MS 300000
@@ -230,6 +232,8 @@ static void *watch(void *arg)
     struct engine *g = arg;
     int64_t interval = LOOK_FIRST_MS;
     int64_t next_look = clock_mono_ms() + interval;
+    int64_t next_orphans = clock_mono_ms() + ORPHANS_MS;
+    int64_t unsettled = 0;
     int64_t seen = 0;
     bool suspicious = false;
 
@@ -247,6 +251,10 @@ static void *watch(void *arg)
             else if (interval < LOOK_LAST_MS / 2)
                 interval *= 2;
             next_look = clock_mono_ms() + interval;
+        }
+        if (now >= next_orphans) {
+            recover_own(g, &unsettled);
+            next_orphans = clock_mono_ms() + ORPHANS_MS;
         }
         clock_sleep_ms(TICK_MS);
     }

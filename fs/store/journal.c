@@ -272,9 +272,10 @@ static int over_fn(struct conn *c, void *arg, struct err *e)
             break;
         a->n++;
         a->list[i].mount_id = a->to;
-        r = q(c, NULL, e, "UPDATE checkpointfs.actions SET mount_id = $2 WHERE id = $1", "ii", a->list[i].id, a->to);
+        if (a->from != a->to)
+            r = q(c, NULL, e, "UPDATE checkpointfs.actions SET mount_id = $2 WHERE id = $1", "ii", a->list[i].id, a->to);
     }
-    for (size_t i = 0; i < a->n && r == 0; i++)
+    for (size_t i = 0; i < a->n && r == 0 && a->from != a->to; i++)
         r = over_event(c, a, &a->list[i], e);
     return r;
 }

@@ -247,16 +247,16 @@ def test_a_second_copy_is_found_and_deleted():
     with Mount(emulator=("--lenient-names",)) as m:
         put(m, 1)
         before = World(m)
-        inject(m, SNAPSHOT, "late:3500+drop-after")  # longer than what was asked for is looked for
+        inject(m, SNAPSHOT, "late:5000+drop-after")  # longer than what was asked for is looked for
         m.take("twice")
-        wait_until(lambda: len(World(m).snapshots) == 2)
+        wait_until(lambda: m.log.read_text().count(" is deleted") == 1, 60)
         wait_until(lambda: len(World(m).snapshots) == 1)
         taken_once(m, before, "twice")
         put(m, 2)
         before = World(m)
-        inject(m, RESTORE, "late:3500+drop-after")
+        inject(m, RESTORE, "late:5000+drop-after")
         restore(m, "twice")
-        wait_until(lambda: len(World(m).branches) == 3)
+        wait_until(lambda: m.log.read_text().count(" is deleted") == 2, 60)
         wait_until(lambda: len(World(m).branches) == 2)
         restored_once(m, before, "twice")
         assert rows(m) == [1]

@@ -1,5 +1,6 @@
 """What every end-to-end test can use."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,11 @@ sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 
 from llm import fake_llm  # noqa: E402,F401
 from mount import Mount  # noqa: E402
+
+# Started by nohup or by `&` in a script, these are ignored, and so they would be in every program that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ struct engine {
     pthread_t watch;
     bool watch_runs;
     atomic_int_least64_t sweep_until; /* mono ms: how long leftovers are looked for */
+    atomic_bool look_soon;
 };
 
 /* ---- run.c ---- */
@@ -173,6 +174,8 @@ int watch_start(struct engine *g, struct err *e);
 void watch_stop(struct engine *g);
 /* Neon no longer has the checkpoint's snapshot: so says its status from now on. */
 void watch_missing(struct engine *g, int64_t checkpoint);
+/* An action has ended: what it changed in Neon is looked at in a few seconds. */
+void watch_soon(struct engine *g);
 /* Something that nobody needs may turn up in Neon within the next minutes: look for it. */
 void watch_leftovers(struct engine *g);
 

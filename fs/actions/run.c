@@ -127,6 +127,7 @@ void run_end(struct run *r, int code, const char *message)
     }
     if (!first)
         return;
+    watch_soon(g);
     pthread_mutex_lock(&g->lock);
     HASH_DEL(g->runs, r);
     pthread_cond_broadcast(&g->idle);

@@ -190,6 +190,12 @@ static void sweep_branches(struct engine *g, const struct neon_call *call)
 void watch_leftovers(struct engine *g)
 {
     atomic_store(&g->sweep_until, clock_mono_ms() + SWEEP_MS);
+    watch_soon(g);
+}
+
+void watch_soon(struct engine *g)
+{
+    atomic_store(&g->look_soon, true);
 }
 
 /* ---- the thread ----------------------------------------------------------------------------------------------------------- */

@@ -307,7 +307,7 @@ def test_queued_takes_of_a_branch_being_replaced_fail_and_the_restore_passes_the
     put(m, 2)
     m.emulator.fault(f"{SNAPSHOT}=delay:800")
     os.mkdir(m / "running-take")
-    wait_until(lambda: "snapshot_name" in json.dumps(m.json(f".control/actions/{newest_action(m)}")))
+    wait_until(lambda: "snapshot_name" in journal(m, "running-take"))
     for k in range(3):
         os.mkdir(m / f"queued-{k}")
     restore(m, "point")
@@ -331,8 +331,10 @@ def test_queued_takes_of_a_branch_being_replaced_fail_and_the_restore_passes_the
         os.rmdir(m / f"queued-{k}")
 
 
-def newest_action(m):
-    return sorted(os.listdir(m / ".control/actions"), key=lambda f: (m / ".control/actions" / f).stat().st_ino)[-1]
+def journal(m, name):
+    """What the journal says of the take of that name, as text."""
+    docs = [json.loads(f.read_text()) for f in (m / ".control/actions").iterdir()]
+    return json.dumps([d.get("journal") for d in docs if d.get("command") == f"mkdir {name}"])
 
 
 def test_a_restore_waits_for_a_take_under_way(m):
@@ -341,7 +343,7 @@ def test_a_restore_waits_for_a_take_under_way(m):
     put(m, 2)
     m.emulator.fault(f"{OPERATION}=delay:500")
     os.mkdir(m / "under-way")
-    wait_until(lambda: "operations" in json.dumps(m.json(f".control/actions/{newest_action(m)}")))
+    wait_until(lambda: "operations" in journal(m, "under-way"))
     restore(m, "early")
     assert rows(m) == [1] and m.status("under-way") == "off-line"
     restore(m, "under-way")

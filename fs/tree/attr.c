@@ -190,13 +190,12 @@ static int attr_of_checkpoint(struct index *x, node_id node, struct node_attr *r
 
 static int attr_of_call(struct index *x, int64_t id, struct node_attr *ret)
 {
-    /* The row id alone doesn't name the checkpoint; calls are few and their attributes cached for ever, so a walk is fine. */
-    for (struct index_entry *e = index_from(x, 0); e; e = index_from(x, e->c.id + 1)) {
-        for (size_t i = 0; i < e->c.n_calls; i++) {
-            if (e->c.calls[i].id == id) {
-                attr_call(&e->c, &e->c.calls[i], ret);
-                return 0;
-            }
+    const struct index_entry *e = index_by_call(x, id);
+
+    for (size_t i = 0; e && i < e->c.n_calls; i++) {
+        if (e->c.calls[i].id == id) {
+            attr_call(&e->c, &e->c.calls[i], ret);
+            return 0;
         }
     }
     return -ESTALE;

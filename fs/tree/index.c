@@ -14,12 +14,31 @@
 #define TEXTS (MOUNT_PRUNE + 1)
 
 
+/* How many temporaries are remembered after they became their file: somebody may still have one of them open. */
+#define TEMPS_KEPT 64
+
+/* Where a call is, by its row id. */
+struct place {
+    int64_t call;
+    int64_t checkpoint;
+    UT_hash_handle hh;
+};
+
+/* An action by its public id, which is its file's name. */
+struct named_action {
+    char uid[32];
+    int64_t id;
+    UT_hash_handle hh;
+};
+
 struct index {
     pthread_rwlock_t lock;
     struct index_entry *by_id; /* uthash heads */
     struct index_entry *by_name;
     struct index_entry **sorted; /* by id */
     size_t n, cap;
+    struct place *calls;
+    struct named_action *action_names;
     struct index_temp *temps;
     int64_t next_temp;
     struct index_text texts[TEXTS];
@@ -45,6 +64,33 @@ struct index *index_new(void)
     return x;
 }
 
+static void calls_remove(struct index *x, const struct store_checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_calls; i++) {
+        struct place *p;
+
+        HASH_FIND(hh, x->calls, &c->calls[i].id, sizeof(int64_t), p);
+        if (p) {
+            HASH_DEL(x->calls, p);
+            free(p);
+        }
+    }
+}
+
+/* A call that memory is short for has no attributes until the next change: ESTALE. */
+static void calls_add(struct index *x, const struct store_checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_calls; i++) {
+        struct place *p = calloc(1, sizeof(*p));
+
+        if (!p)
+            return;
+        p->call = c->calls[i].id;
+        p->checkpoint = c->id;
+        HASH_ADD(hh, x->calls, call, sizeof(p->call), p);
+    }
+}
+
 static void temp_free(struct index_temp *t)
 {
     free(t->name);
@@ -55,9 +101,19 @@ static void temp_free(struct index_temp *t)
 void index_free(struct index *x)
 {
     struct index_temp *t, *next;
+    struct named_action *a, *next_action;
+    struct place *p, *next_place;
 
     if (!x)
         return;
+    HASH_ITER(hh, x->calls, p, next_place) {
+        HASH_DEL(x->calls, p);
+        free(p);
+    }
+    HASH_ITER(hh, x->action_names, a, next_action) {
+        HASH_DEL(x->action_names, a);
+        free(a);
+    }
     HASH_CLEAR(by_name, x->by_name);
     HASH_CLEAR(by_id, x->by_id);
     for (size_t i = 0; i < x->n; i++) {
@@ -87,6 +143,14 @@ struct index_entry *index_by_id(struct index *x, int64_t id)
 
     HASH_FIND(by_id, x->by_id, &id, sizeof(id), e);
     return e;
+}
+
+struct index_entry *index_by_call(struct index *x, int64_t call)
+{
+    struct place *p;
+
+    HASH_FIND(hh, x->calls, &call, sizeof(call), p);
+    return p ? index_by_id(x, p->checkpoint) : NULL;
 }
 
 static bool shown(const struct index *x, const struct index_entry *e)
@@ -201,14 +265,17 @@ static int insert(struct index *x, struct index_entry *e)
     x->n++;
     HASH_ADD(by_id, x->by_id, c.id, sizeof(e->c.id), e);
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
+    calls_add(x, &e->c);
     return 0;
 }
 
 static void replace(struct index *x, struct index_entry *e, struct store_checkpoint *c)
 {
     HASH_DELETE(by_name, x->by_name, e);
+    calls_remove(x, &e->c);
     store_checkpoint_free(&e->c);
     e->c = *c;
+    calls_add(x, &e->c);
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
     if (e->c.phase == PHASE_SEALED || e->c.phase == PHASE_FAILED)
         e->draft_size = -1;
@@ -246,6 +313,15 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
     return r;
 }
 
+static void temps_drop(struct index *x, int64_t checkpoint)
+{
+    struct index_temp *t, *next;
+
+    HASH_ITER(hh, x->temps, t, next)
+        if (t->checkpoint == checkpoint)
+            index_temp_remove(x, t);
+}
+
 void index_remove(struct index *x, int64_t id, struct index_change *change)
 {
     struct index_entry *e;
@@ -262,10 +338,29 @@ void index_remove(struct index *x, int64_t id, struct index_change *change)
         at = position(x, id);
         memmove(x->sorted + at, x->sorted + at + 1, (x->n - at - 1) * sizeof(*x->sorted));
         x->n--;
+        calls_remove(x, &e->c);
+        temps_drop(x, id);
         store_checkpoint_free(&e->c);
         free(e);
     }
     index_unlock(x);
+}
+
+/* The oldest of those that became their file goes when there are too many. */
+static void temps_trim(struct index *x)
+{
+    struct index_temp *oldest = NULL;
+    size_t n = 0;
+
+    for (struct index_temp *t = x->temps; t; t = t->hh.next) {
+        if (!t->became)
+            continue;
+        n++;
+        if (!oldest || t->id < oldest->id)
+            oldest = t;
+    }
+    if (n > TEMPS_KEPT)
+        index_temp_remove(x, oldest);
 }
 
 struct index_temp *index_temp_add(struct index *x, int64_t checkpoint, const char *name)
@@ -276,6 +371,7 @@ struct index_temp *index_temp_add(struct index *x, int64_t checkpoint, const cha
         free(t);
         return NULL;
     }
+    temps_trim(x);
     t->id = x->next_temp++;
     t->checkpoint = checkpoint;
     t->mtime = clock_now();
@@ -378,6 +474,18 @@ static size_t action_position(const struct index *x, int64_t id)
     return lo;
 }
 
+static int action_name(struct index *x, const struct store_action_entry *a)
+{
+    struct named_action *n = calloc(1, sizeof(*n));
+
+    if (!n)
+        return -ENOMEM;
+    memcpy(n->uid, a->uid, sizeof(n->uid));
+    n->id = a->id;
+    HASH_ADD_STR(x->action_names, uid, n);
+    return 0;
+}
+
 static int action_put_locked(struct index *x, const struct store_action_entry *a)
 {
     size_t at = action_position(x, a->id);
@@ -392,6 +500,8 @@ static int action_put_locked(struct index *x, const struct store_action_entry *a
             x->actions = grown;
             x->cap_actions = cap;
         }
+        if (action_name(x, a) < 0)
+            return -ENOMEM;
         memmove(x->actions + at + 1, x->actions + at, (x->n_actions - at) * sizeof(*x->actions));
         x->n_actions++;
     }
@@ -416,6 +526,14 @@ const struct store_action_entry *index_action_from(const struct index *x, int64_
     size_t at = action_position(x, id);
 
     return at < x->n_actions ? &x->actions[at] : NULL;
+}
+
+const struct store_action_entry *index_action_by_uid(const struct index *x, const char *uid)
+{
+    struct named_action *n;
+
+    HASH_FIND_STR(x->action_names, uid, n);
+    return n ? index_action_from(x, n->id) : NULL;
 }
 
 const struct store_action_entry *index_control_action(const struct index *x)

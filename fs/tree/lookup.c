@@ -54,17 +54,19 @@ static int lookup_pending(struct index *x, int64_t id, const char *name, struct 
 
 static int lookup_action(struct index *x, const char *name, struct node_attr *ret)
 {
+    const struct store_action_entry *a;
+    char uid[sizeof(a->uid)];
     size_t n = strlen(name);
 
-    if (n < 6 || strcmp(name + n - 5, ".json") != 0)
+    if (n < 6 || n - 5 >= sizeof(uid) || strcmp(name + n - 5, ".json") != 0)
         return -ENOENT;
-    for (const struct store_action_entry *a = index_action_from(x, 0); a; a = index_action_from(x, a->id + 1)) {
-        if (strlen(a->uid) == n - 5 && strncmp(a->uid, name, n - 5) == 0) {
-            attr_action(a, ret);
-            return 0;
-        }
-    }
-    return -ENOENT;
+    memcpy(uid, name, n - 5);
+    uid[n - 5] = '\0';
+    a = index_action_by_uid(x, uid);
+    if (!a)
+        return -ENOENT;
+    attr_action(a, ret);
+    return 0;
 }
 
 static int lookup_mount(struct index *x, enum mount_kind kind, const char *name, struct node_attr *ret)

@@ -88,6 +88,8 @@ void index_remove(struct index *x, int64_t id, struct index_change *change);
 /* The rest is for callers that hold the lock; what they return is valid until it is released. */
 struct index_entry *index_by_id(struct index *x, int64_t id);
 struct index_entry *index_by_name(struct index *x, const char *name);
+/* The checkpoint that has the pending call of that row id. */
+struct index_entry *index_by_call(struct index *x, int64_t call);
 /* The first entry with an id of at least `id`, in order of id; NULL at the end. */
 struct index_entry *index_from(struct index *x, int64_t id);
 size_t index_count(const struct index *x);
@@ -115,6 +117,7 @@ void index_events(const struct index *x, int64_t *ret_size, int64_t *ret_mtime);
 /* .control/actions/, in order of id. index_action_put locks for itself. */
 int index_action_put(struct index *x, const struct store_action_entry *a);
 const struct store_action_entry *index_action_from(const struct index *x, int64_t id);
+const struct store_action_entry *index_action_by_uid(const struct index *x, const char *uid);
 /* The last action of the mount itself (on no checkpoint), for .control/result; NULL = none. */
 const struct store_action_entry *index_control_action(const struct index *x);
 /* The newest action's id, 0 = none. Takes the lock itself. */

@@ -298,7 +298,7 @@ static void take_ended(struct call *c, int code)
 /* The first write waits until the snapshot has settled. */
 static void write_waiting(struct call *c)
 {
-    struct run *r = c->h->ready ? NULL : engine_take_run(c->m->engine, c->h->checkpoint);
+    struct run *r = c->h->ready || c->h->failed ? NULL : engine_take_run(c->m->engine, c->h->checkpoint);
 
     if (c->h->failed)
         call_reply_err(c, c->h->failed);

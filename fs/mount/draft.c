@@ -249,6 +249,8 @@ static void write_state(struct call *c)
 {
     int r = engine_state_write(c->m->engine, c->h->checkpoint, c->off, c->data, c->size, &c->e);
 
+    if (r == -EINVAL) /* it takes no bytes any more: what has happened since the first write says why */
+        r = engine_take_ready(c->m->engine, c->h->checkpoint, &c->e) < 0 ? -c->e.code : r;
     if (r < 0) {
         write_failed(c, -r);
         return;

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
@@ -505,6 +505,76 @@ def test_a_database_only_checkpoint_is_closed_by_its_first_restore(m):
     fails(errno.EPERM, (m / "only/state.json").write_text, "{}")
     assert m.echo("only/resume", "approve") == "ENODATA"
     assert not (m / "only/state.json").exists()
+
+
+def test_a_restore_while_the_state_is_written(m):
+    """The rest may still come; but there is no seal, and status says why."""
+    m.take("other")
+    os.mkdir(m / "torn")
+    m.wait("torn")
+    with open(m / "torn/state.json", "wb", buffering=0) as f:
+        f.write(b'{"a": [1, ')
+        assert m.echo("other/restore", "in-place") is None
+        f.write(b"2]}")
+    m.wait("torn")
+    assert not (m / "torn" / SEALED).exists()
+    fails(errno.ESTALE, (m / "torn/state.json").write_text, "{}")
+
+
+def test_a_database_only_restore_of_what_is_being_written(m):
+    os.mkdir(m / "itself")
+    m.wait("itself")
+    fd = os.open(m / "itself/state.json", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b'{"a": ')
+    assert m.echo("itself/restore", "in-place") is None
+    for _ in range(2):
+        fails(errno.EPERM, os.write, fd, b"1}")
+    os.close(fd)
+    m.wait("itself")
+    assert not (m / "itself" / SEALED).exists()
+    fails(errno.EPERM, (m / "itself/state.json").write_text, "{}")
+
+
+# -- signals while the first write waits
+
+
+def slow_take(m, name):
+    m.emulator.fault(f"{SNAPSHOT}=delay:900")
+    os.mkdir(m / name)
+    return m / name / "state.json"
+
+
+def test_a_child_that_ends_is_no_interruption(m):
+    path = slow_take(m, "chld")
+    done = shell(f"sleep 0.2 & sleep 0.4 & echo '{{}}' > {path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sealed(m, "chld") == "saved"
+
+
+def test_python_goes_on_after_a_signal(m):
+    path = slow_take(m, "alarm")
+    done = subprocess.run([sys.executable, "-c", "import signal, sys\nn = []\nsignal.signal(signal.SIGALRM, lambda *a: n.append(1))\n"
+                           "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nopen(sys.argv[1], 'wb', buffering=0).write(b'{\"a\": 1}')\nprint(len(n))", path],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) > 2, done
+    assert sealed(m, "alarm") == "saved"
+    assert m.json("alarm/state.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_a_writer_that_is_ended_while_it_waits(m, how):
+    name = f"ended by {how.name}"
+    path = slow_take(m, name)
+    writer = subprocess.Popen(["sh", "-c", 'exec 3> "$0"; echo ready; printf "{}" >&3', path], stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert writer.stdout.readline() == b"ready\n"
+    wait_until(lambda: Path(f"/proc/{writer.pid}/syscall").read_text().split()[0] in ("1", "64"))  # in write(2)
+    writer.send_signal(how)
+    assert writer.wait(5) == -how
+    writer.stdout.close()
+    assert m.status(name) == "writing"  # it was ended long before the snapshot has settled
+    assert m.wait(name) == "saved (database only)"
+    path.write_text("{}")
+    assert sealed(m, name) == "saved"
 
 
 # -- with a smaller plan, and without Neon

@@ -29,7 +29,9 @@ obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 BINS      := $(BUILD)/checkpointfs $(BUILD)/neon-emulator
 
-.PHONY: all demo test bench lint flags asan install clean help setup
+CONCURRENT := $(addprefix tests/e2e/test_,waits.py control.py interrupts.py turns.py leaving.py)
+
+.PHONY: all demo test bench lint flags asan tsan install clean help setup
 .DEFAULT_GOAL := all
 
 all: $(BINS) ## build build/checkpointfs and build/neon-emulator
@@ -80,6 +82,11 @@ flags: # for scripts/lint
 asan: ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, with leak checking
 	@$(MAKE) --no-print-directory test BUILD=build/asan VENV=$(VENV) CFLAGS="-O1 -g -fno-omit-frame-pointer" \
 		SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+
+tsan: ## the concurrent part of the suite under ThreadSanitizer
+	@scripts/setup test
+	@$(MAKE) --no-print-directory -s all BUILD=build/tsan CFLAGS="-O1 -g" SAN=-fsanitize=thread
+	@CHECKPOINTFS_BUILD=$(abspath build/tsan) $(VENV)/bin/python -m pytest -c tests/pytest.ini $(CONCURRENT) $(PYTEST_ARGS)
 
 bench: all ## times of takes, restores, listings and reads, side by side with plain files and pg_basebackup
 	@BUILD=$(BUILD) $(VENV)/bin/python scripts/bench

@@ -452,7 +452,7 @@ def test_random_sequences_keep_to_the_model():
         walk = Walk(m, SEED)
         steps = [walk.insert] * 3 + [walk.take] * 3 + [walk.restore] * 2 + [walk.killed_restore] * 3 + [walk.killed_take] * 2 + [
             walk.delete, walk.killed_delete, walk.leave, walk.console_deletes_a_snapshot, walk.console_tidies]
-        end = time.monotonic() + float(os.environ.get("CHECKPOINTFS_TEST_SECONDS", "20"))
+        end = time.monotonic() + float(os.environ.get("CHECKPOINTFS_TEST_SECONDS", "12"))
         done = []
         while time.monotonic() < end:
             step = walk.random.choice(steps)

@@ -16,8 +16,7 @@ SHORT = {SNAPSHOT: "snapshot", RESTORE: "restore", FINALIZE: "finalize", DELETE:
          ENDPOINTS: "endpoints", SNAPSHOTS: "snapshots", URI: "uri", OPERATION: "operation", OPERATIONS: "operations"}
 
 # what a mutation gets over, and what it doesn't
-BORNE = ["423*3", "429*2", "503*2", "drop-before", "drop-after", "truncate", "malformed", "late:1200", "late:3000+drop-after", "op:skipped",
-         "524"]
+BORNE = ["423*3", "429*2", "503*2", "drop-before", "drop-after", "truncate", "malformed", "late:1200", "late:3000+drop-after", "op:skipped"]
 FATAL = [("op:error:disk on fire", "EIO", "disk on fire"), ("op:cancelled:by an operator", "EIO", "by an operator"),
          ("403", "EACCES", "403"), ("400", "EINVAL", "400")]
 
@@ -81,6 +80,7 @@ def taken_once(m, before, name):
 # -- mutations
 
 
+# a lost answer costs some seconds of looking for what may have been made: once for each mutation is enough
 @pytest.mark.parametrize("fault", BORNE)
 def test_a_take_gets_over(m, name, fault):
     before = World(m)
@@ -108,7 +108,7 @@ def test_a_take_fails(m, name, fault, code, text):
 
 
 @pytest.mark.parametrize("route", [RESTORE, FINALIZE], ids=name_of)
-@pytest.mark.parametrize("fault", BORNE)
+@pytest.mark.parametrize("fault", [*BORNE, "524"])
 def test_a_restore_gets_over(m, route, fault):
     if route == FINALIZE and fault.startswith("late"):
         fault = "drop-after+delay:300"
@@ -167,17 +167,11 @@ def test_an_operation_that_neon_says_it_may_retry(m):
     assert "no room" in m.result("source")["message"] and World(m) == before
 
 
-@pytest.mark.parametrize("route, verb", [(SNAPSHOT, "take"), (FINALIZE, "restore")], ids=name_of)
-def test_a_mutation_that_never_works(m, name, route, verb):
+def test_a_mutation_that_never_works(m):
     before = World(m)
-    m.emulator.fault(f"{route}=500*inf")
-    if verb == "take":
-        os.mkdir(m / name)
-        m.wait_status(name, "failed take: ")
-        message = m.result(name)["message"]
-    else:
-        assert m.echo("source/restore", "in-place") == "EIO"
-        message = m.result("source")["message"]
+    m.emulator.fault(f"{FINALIZE}=500*inf")
+    assert m.echo("source/restore", "in-place") == "EIO"
+    message = m.result("source")["message"]
     assert "500" in message and "request id" in message
     assert World(m) == before
 
@@ -247,14 +241,14 @@ def test_a_second_copy_is_found_and_deleted():
     with Mount(emulator=("--lenient-names",)) as m:
         put(m, 1)
         before = World(m)
-        inject(m, SNAPSHOT, "late:5000+drop-after")  # longer than what was asked for is looked for
+        inject(m, SNAPSHOT, "late:4000+drop-after")  # longer than what was asked for is looked for
         m.take("twice")
         wait_until(lambda: m.log.read_text().count(" is deleted") == 1, 60)
         wait_until(lambda: len(World(m).snapshots) == 1)
         taken_once(m, before, "twice")
         put(m, 2)
         before = World(m)
-        inject(m, RESTORE, "late:5000+drop-after")
+        inject(m, RESTORE, "late:4000+drop-after")
         restore(m, "twice")
         wait_until(lambda: m.log.read_text().count(" is deleted") == 2, 60)
         wait_until(lambda: len(World(m).branches) == 2)
@@ -336,20 +330,17 @@ def test_neon_goes_away_in_the_middle_of_a_restore_and_comes_back():
         bare(m, "through")
         put(m, 2)
         before = World(m)
-        for step in (3, 5):
-            assert m.echo("through/restore", "nowait in-place") is None
-            m.wait_status("through", f"restoring {step}/5")
-            m.emulator.kill9()
-            wait_until(lambda: "reachable" not in m.read(".control/health"), 30)
-            m.emulator.start()
-            status = m.wait("through")
-            quiet(m)
-            if status == "saved (database only)":
-                before = restored_once(m, before, "through")
-                assert rows(m) == [1]
-                put(m, 2)
-            else:
-                assert status.startswith("failed restore: ") and World(m) == before and rows(m) == [2]
+        assert m.echo("through/restore", "nowait in-place") is None
+        m.wait_status("through", "restoring 5/5")
+        m.emulator.kill9()
+        m.emulator.start()
+        status = m.wait("through")
+        quiet(m)
+        if status == "saved (database only)":
+            restored_once(m, before, "through")
+            assert rows(m) == [1]
+        else:  # the emulator gave its operation up
+            assert status.startswith("failed restore: ") and World(m) == before and rows(m) == [2]
 
 
 def test_a_store_inside_the_project_is_refused_at_the_start():

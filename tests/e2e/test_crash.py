@@ -171,6 +171,32 @@ def test_neon_is_away_when_the_next_mount_comes(m):
     assert rows(m) == [1]
 
 
+@pytest.mark.parametrize("where", ["with the restore request on its way", "while its operations run", "after finalize's answer was lost"])
+def test_a_killed_replay_goes_on_to_its_agent(where):
+    """The decision came with the command: it is not lost, and the agent is woken once."""
+    route, faults, step = RESTORING[where]
+    with Mount(resume='echo "$CHECKPOINT_NAME $CHECKPOINT_BRANCH" >> "$CHECKPOINT_LOG"') as m:
+        log = m.base / "woken"
+        m.env["CHECKPOINT_LOG"] = str(log)
+        m.remount()
+        put(m, 1)
+        m.take("replayed")
+        put(m, 2)
+        before = World(m)
+        for fault in faults:
+            m.emulator.fault(fault)
+        hold(m, route)
+        assert m.echo("replayed/replay", "nowait in-place reject No") is None
+        wait_until(lambda: held(m, route))
+        assert m.status("replayed") == f"restoring {step}/5"
+        kill_when_held(m, route)
+        assert settled(m, "replayed") == "finished"
+        restored_once(m, before, "replayed")
+        assert rows(m) == [1]
+        assert log.read_text() == f"replayed {active(m)}\n"
+        assert m.echo("replayed/resume", "approve") == "EALREADY"
+
+
 # -- take
 
 TAKING = {

@@ -48,23 +48,21 @@ def processes(directory):
     return found
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_answers_who_waits_ends_the_agents_and_unmounts(tmp_path, sig):
+def test_sigterm_answers_who_waits_ends_the_agents_and_unmounts(tmp_path):
     with Mount(resume=AGENT, cwd=tmp_path) as m:
         for name in ("agent", "restore", "take"):
             m.take(name)
-        m.emulator.fault(f"{NEON_RESTORE}=delay:3000")
         agent = writer(m / "agent/resume", "approve")
         wait_until(lambda: (tmp_path / "begun").exists())
         busy = m.echo("restore/restore", "in-place")  # an agent works on that branch
         cats = [subprocess.Popen(["cat", m / "agent/wait"], stdout=subprocess.PIPE) for _ in range(3)]
-        m.emulator.fault(f"{NEON_SNAPSHOT}=delay:3000")
+        m.emulator.fault(f"{NEON_SNAPSHOT}=delay:2000")
         os.mkdir(m / "slow")
         (m / "slow/meta.json").write_text("{}")
         state = subprocess.Popen(["bash", "-c", "echo '{}' > slow/state.json"], cwd=m.root, stderr=subprocess.PIPE, text=True)
         for p in (agent, state, *cats):
             wait_until(lambda: waits(p.pid))
-        assert m.terminate(sig) == 0
+        assert m.terminate() == 0
         assert busy == "EBUSY"
         # An interrupted system call, and not a connection that was aborted; something else for whoever writes again.
         assert said(agent) == "ESHUTDOWN"
@@ -82,7 +80,7 @@ def test_a_signal_answers_who_waits_ends_the_agents_and_unmounts(tmp_path, sig):
         wait_until(lambda: len([s for s in m.emulator.snapshots() if s["name"].startswith("slow")]) == status.startswith("saved"))
 
 
-def test_a_restore_under_way_is_left_to_the_next_mount(tmp_path):
+def test_a_restore_under_way_is_left_to_the_next_mount():
     with Mount() as m:
         m.take("here")
         branch = m.read(".control/active_branch")
@@ -123,7 +121,19 @@ def test_fusermount_while_an_agent_runs_for_nobody(tmp_path):
         assert processes(tmp_path) == []
 
 
-def test_unmounting_lazily_and_two_signals(tmp_path):
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_do_the_same_under_f(tmp_path, sig):
+    with Mount(resume=AGENT, cwd=tmp_path) as m:
+        m.take("a")
+        w = writer(m / "a/resume", "approve")
+        wait_until(lambda: (tmp_path / "begun").exists() and waits(w.pid))
+        assert m.terminate(sig) == 0
+        assert said(w) == "ESHUTDOWN"
+        assert (tmp_path / "ended").read_text() == "a\n"
+        assert not os.path.ismount(m.root)
+
+
+def test_unmounting_lazily_and_two_signals():
     with Mount() as m:
         m.take("a")
         subprocess.run(["fusermount3", "-uz", m.root], check=True)
@@ -203,7 +213,7 @@ def test_a_daemon_that_cannot_start_says_why_and_exits_1():
         (m / "something").unlink()
 
 
-def test_the_shell_that_started_it_can_end(tmp_path):
+def test_the_shell_that_started_it_can_end():
     """`checkpointfs …; exit` over ssh: no descriptor of the caller stays open."""
     with Mount() as m:
         m.unmount()

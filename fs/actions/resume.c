@@ -138,6 +138,8 @@ static int start(struct waking *w, struct agent **ret, struct err *e)
     };
     int r;
 
+    if (!spec.command) /* of a replay that a mount with one began */
+        return err_set(e, EOPNOTSUPP, "no resume command is configured: start the mount with --resume=COMMAND, then write to resume");
     if (engine_brief(g, w->r->checkpoint, &w->b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
     if ((r = connection(w, e)) < 0 || (r = write_decisions(w, e)) < 0)

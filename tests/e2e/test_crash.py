@@ -197,6 +197,25 @@ def test_a_killed_replay_goes_on_to_its_agent(where):
         assert m.echo("replayed/resume", "approve") == "EALREADY"
 
 
+def test_a_killed_replay_without_a_worker_keeps_its_decision_free():
+    with Mount(resume="echo woken") as m:
+        put(m, 1)
+        m.take("replayed")
+        put(m, 2)
+        hold(m, OPERATION)
+        assert m.echo("replayed/replay", "nowait in-place approve") is None
+        kill_when_held(m, OPERATION)
+        m.resume = None
+        settled(m, "replayed")
+        assert rows(m) == [1]
+        assert m.status("replayed") == "waiting (1 call)", "the restore is done, nothing was woken"
+        assert m.result("replayed")["errno"] == "EOPNOTSUPP" and "--resume" in m.result("replayed")["message"]
+        m.resume = "echo woken"
+        m.remount()
+        assert m.echo("replayed/resume", "approve") is None
+        assert m.status("replayed") == "finished"
+
+
 # -- take
 
 TAKING = {

@@ -565,7 +565,8 @@ def test_python_goes_on_after_a_signal(m):
 def test_a_writer_that_is_ended_while_it_waits(m, how):
     name = f"ended by {how.name}"
     path = slow_take(m, name)
-    writer = subprocess.Popen(["sh", "-c", 'exec 3> "$0"; echo ready; printf "{}" >&3', path], stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    writer = subprocess.Popen(["sh", "-c", 'exec 3> "$0"; echo ready; printf "{}" >&3', path], stdout=subprocess.PIPE,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert writer.stdout.readline() == b"ready\n"
     wait_until(lambda: Path(f"/proc/{writer.pid}/syscall").read_text().split()[0] in ("1", "64"))  # in write(2)
     writer.send_signal(how)

@@ -6,8 +6,8 @@ import os
 import pytest
 from emulator import Emulator, wait_until
 from mount import Mount, STATE
-from restoring import (DELETE, DELETE_BRANCH, FINALIZE, OPERATION, RESTORE, SNAPSHOT, World, active, bare, put, quiet, restore, restored_once,
-                       rows, tidy)
+from restoring import (DELETE, DELETE_BRANCH, FINALIZE, OPERATION, RESTORE, SNAPSHOT, World, active, bare, put, quiet, restore,
+                       restored_once, rows, tidy)
 
 BRANCHES, BRANCH = "GET:/projects/*/branches", "GET:/projects/*/branches/*"
 ENDPOINTS, SNAPSHOTS = "GET:/projects/*/branches/*/endpoints", "GET:/projects/*/snapshots"

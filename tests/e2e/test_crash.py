@@ -15,7 +15,7 @@ from restoring import (DELETE, FINALIZE, OPERATION, RESTORE, SNAPSHOT, World, ac
 
 BRANCHES, BRANCH = "GET:/projects/*/branches", "GET:/projects/*/branches/*"
 SNAPSHOTS, OPERATIONS = "GET:/projects/*/snapshots", "GET:/projects/*/operations"
-URI, ENDPOINTS = "GET:/projects/*/connection_uri", "GET:/projects/*/branches/*/endpoints"
+URI = "GET:/projects/*/connection_uri"
 HOLD = 1500  # ms that a call is held up, in which the mount is killed
 SEED = int(os.environ.get("CHECKPOINTFS_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 

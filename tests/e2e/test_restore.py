@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from emulator import wait_until
 from mount import Mount, STATE
-from restoring import (OPERATION, RESTORE, SNAPSHOT, World, active, bare, put, quiet, restore, restored_once, rows, sealed, tidy)
+from restoring import (OPERATION, SNAPSHOT, World, active, bare, put, quiet, restore, restored_once, rows, sealed, tidy)
 
 SLEEPER = "echo ready; exec sleep 600"
 

@@ -367,7 +367,9 @@ static void read_reports(struct agent *a)
 
     while (!a->finished) {
         n = recv(a->socket, &report, sizeof report, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
+        /* A supervisor that exits with an order unread (a lease) resets the socket, and the kernel tells that before it hands out the
+         * report that is queued: the error is gone with the telling, so ask again (net/core/datagram.c, unix_release_sock). */
+        if (n < 0 && (errno == EINTR || errno == ECONNRESET))
             continue;
         if (n < 0 && errno == EAGAIN)
             return;

@@ -240,14 +240,12 @@ static void *watch(void *arg)
     int64_t next_look = clock_mono_ms() + interval;
     int64_t next_orphans = clock_mono_ms() + ORPHANS_MS;
     int64_t unsettled = 0;
-    int64_t seen = 0;
     bool suspicious = false;
 
     while (!atomic_load(&g->stopping)) {
         int64_t now = clock_mono_ms();
 
-        if (index_last_action(g->c.index) != seen) { /* something happened: look soon again */
-            seen = index_last_action(g->c.index);
+        if (atomic_exchange(&g->look_soon, false)) {
             interval = LOOK_FIRST_MS;
             next_look = now + interval;
         }

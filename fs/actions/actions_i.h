@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include <jansson.h>
 #include <uthash.h>
@@ -74,6 +75,12 @@ void run_start(struct run *r, void (*body)(struct run *r));
 /* Ends it for its waiters. */
 void run_end(struct run *r, int code, const char *message);
 
+/* Whether the journal has it at that step. */
+static inline bool run_at(const struct run *r, const char *step)
+{
+    return strcmp(r->step, step) == 0;
+}
+
 /* ---- journal.c: what is announced and settled, again and again while the store is away ---- */
 /* Announces: step and data (r->data) are in the journal before the effect. `activity` NULL leaves it. */
 int journal_step(struct run *r, const char *step, const char *activity, struct err *e);
@@ -92,6 +99,11 @@ int data_set_int(struct run *r, const char *key, int64_t value);
 int data_set_operations(struct run *r, const struct neon_operations *ops);
 /* Whether an error says that the store can't be reached for now. */
 bool store_away(int code);
+/* After a call to the store failed with `code`: waits a moment and says whether to try again, which is as long as the store is away and
+ * the mount stays. What is begun in Neon may not be lost for a restart of the store. *tries is 0 at first. */
+bool journal_again(struct run *r, int code, const struct err *e, int *tries);
+/* Whether the action is still unsettled and this mount's: asked before something is taken away for its sake. */
+bool journal_owns(struct run *r);
 
 /* ---- refresh.c ---- */
 int engine_refresh(struct engine *g, int64_t checkpoint, int64_t action);
@@ -132,10 +144,15 @@ void delete_body(struct run *r);
 #define DISCARD_COMMAND "discard the snapshot of a copy"
 /* The restore half of restore and replay; 0 when it is recorded. */
 int restore_steps(struct run *r, struct err *e);
-/* The agent half of resume and replay: settles the action. */
-void resume_steps(struct run *r);
+
+/* ---- take.c ---- */
+/* snapshot.json of a snapshot as the store knows it. 0 or -ENOMEM. */
+int snapshot_render(const struct store_snapshot *s, struct buf *b);
 
 /* ---- announced.c: what was announced under a unique name, looked for in Neon ---- */
+/* What is made in Neon is called after the checkpoint (first 60 ASCII characters) and the action. Owned by the caller; NULL when out of
+ * memory. */
+char *announced_name(const struct run *r, const char *prefix, const char *checkpoint_name);
 /* -EAGAIN for what says that Neon can't be asked at present: whoever has begun something there goes on later. Else `r`. */
 int neon_later(int r);
 /* Waits a moment before that. False when the mount is being unmounted. */

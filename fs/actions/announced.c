@@ -15,8 +15,17 @@
 /* How much longer for something that Neon has said to have made. */
 #define MADE_TIMES 20
 
+#define LABEL_MAX 60
+
 /* How long Neon is left alone after an action couldn't go on for it. */
 #define TROUBLE_MS 500
+
+char *announced_name(const struct run *r, const char *prefix, const char *checkpoint_name)
+{
+    cleanup_free char *label = ascii_label(checkpoint_name, LABEL_MAX);
+
+    return label ? str_format("%s%s-%s", prefix, label, r->uid) : NULL;
+}
 
 int neon_later(int r)
 {

@@ -35,7 +35,7 @@ static int begin(const struct request *q, enum action_kind kind, int64_t checkpo
     *ret = run_new(q->g, &a, &q->who->w);
     store_action_free(&a);
     if (!*ret)
-        return err_set(e, ENOMEM, "out of memory; the next mount goes on with the action");
+        return err_set(e, ENOMEM, "out of memory; the action goes on in a moment");
     (*ret)->decisions = str_dup(decisions);
     if (decisions)
         data_set(*ret, "decisions", decisions); /* whoever takes over needs them */
@@ -201,6 +201,10 @@ static void refused(struct engine *g, int64_t checkpoint, enum action_kind kind,
     cleanup_err struct err e = {0};
     int64_t action = 0;
 
+    if (store_away(code)) { /* it was the store that failed: no need to wait for it once more */
+        log_warn("not done: %s", message);
+        return;
+    }
     r.data = data;
     doc = journal_doc(&r, "refused", code, message);
     if (store_action_refuse(g->c.store, &b, code, message, doc, &action, &e) < 0)

@@ -29,9 +29,7 @@ bool store_away(int code)
     }
 }
 
-/* Whether to try again: the store is away, the mount stays. An action that has begun in Neon may not be lost for a restart of the
- * store, so there is no other end than the store's return or the mount's. */
-static bool again(struct run *r, int code, const struct err *e, int *tries)
+bool journal_again(struct run *r, int code, const struct err *e, int *tries)
 {
     if (!store_away(-code) || atomic_load(&r->g->stopping))
         return false;
@@ -143,7 +141,7 @@ int journal_step(struct run *r, const char *step, const char *activity, struct e
     }
     do {
         code = store_action_step(r->g->c.store, r->action, step, data, doc, activity, e);
-    } while (code < 0 && again(r, code, e, &tries));
+    } while (code < 0 && journal_again(r, code, e, &tries));
     if (code < 0) {
         free(copy);
         return code;
@@ -177,9 +175,19 @@ int journal_finish(struct run *r, enum action_state state, int code, const char 
 
     do {
         rc = store_action_finish(r->g->c.store, r->action, &f, e);
-    } while (rc < 0 && again(r, rc, e, &tries));
+    } while (rc < 0 && journal_again(r, rc, e, &tries));
     engine_refresh(r->g, r->checkpoint, r->action);
     return rc;
+}
+
+bool journal_owns(struct run *r)
+{
+    struct store_action a = {0};
+    bool owns = store_action(r->g->c.store, r->action, &a, NULL) == 0 && (a.state == ACTION_QUEUED || a.state == ACTION_RUNNING) &&
+                a.mount_id == r->g->mount_id;
+
+    store_action_free(&a);
+    return owns;
 }
 
 int journal_turn(struct run *r, struct err *e)
@@ -197,7 +205,7 @@ int journal_turn(struct run *r, struct err *e)
             return err_set(e, ECANCELED, CANCELLED_UNDONE);
         if (got == 0)
             clock_sleep_ms(TURN_POLL_MS);
-        else if (!again(r, got, e, &tries))
+        else if (!journal_again(r, got, e, &tries))
             return got;
     }
 }

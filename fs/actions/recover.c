@@ -57,7 +57,7 @@ static void cancel_body(struct run *r)
 
 static void (*body_of(const struct run *r))(struct run *r)
 {
-    bool agent = strcmp(r->step, "agent") == 0;
+    bool agent = run_at(r, "agent");
 
     switch (r->kind) {
     case ACTION_TAKE:

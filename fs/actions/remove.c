@@ -24,20 +24,21 @@ static int announce(struct run *r, struct err *e)
 static int record(struct run *r, struct err *e)
 {
     cleanup_free char *doc = journal_doc(r, "done", 0, NULL);
+    int tries = 0;
     int rc;
 
     if (str_equal(r->command, DISCARD_COMMAND))
         return journal_finish(r, ACTION_DONE, 0, NULL, NULL, false, e);
     do {
         rc = store_delete_done(r->g->c.store, r->action, doc, e);
-    } while (rc < 0 && store_away(-rc) && neon_wait_for(r, e));
+    } while (rc < 0 && journal_again(r, rc, e, &tries));
     return rc;
 }
 
 static int delete_all(struct run *r, struct err *e)
 {
     struct neon_call call = engine_call(r->g);
-    int rc = strcmp(r->step, "delete") == 0 ? 0 : announce(r, e);
+    int rc = run_at(r, "delete") ? 0 : announce(r, e);
 
     if (rc == 0 && data_get(r, "snapshot_id")) {
         rc = snapshot_delete_surely(r->g, &call, data_get(r, "snapshot_id"), e);

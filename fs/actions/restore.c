@@ -14,11 +14,9 @@
 #include "actions_i.h"
 #include "database/probe.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
 #include "util/log.h"
 #include "util/text.h"
 
-#define LABEL_MAX 60
 #define ASK_TIMES 3
 #define STEPS 5
 
@@ -30,18 +28,12 @@ static int step(struct run *r, const char *name, int nth, struct err *e)
     return journal_step(r, name, activity, e);
 }
 
-static bool at(const struct run *r, const char *name)
-{
-    return strcmp(r->step, name) == 0;
-}
-
 /* ---- 1: what is restored over what, by which names ------------------------------------------------------------------- */
 
 static int announce(struct run *r, const struct neon_call *call, struct err *e)
 {
     cleanup_free char *branch = NULL;
     cleanup_free char *endpoint = NULL;
-    cleanup_free char *label = NULL;
     cleanup_free char *restored = NULL;
     cleanup_free char *replaced = NULL;
     struct brief b = {0};
@@ -51,10 +43,9 @@ static int announce(struct run *r, const struct neon_call *call, struct err *e)
         return rc;
     if (engine_brief(r->g, r->checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
-    label = ascii_label(b.name, LABEL_MAX);
-    restored = str_format("%s-%s", label ? label : "", r->uid);
-    replaced = str_format("replaced-%s-%s", label ? label : "", r->uid);
-    if (!label || !restored || !replaced || data_set(r, "snapshot_id", b.snapshot_id) < 0 || data_set(r, "target_branch", branch) < 0 ||
+    restored = announced_name(r, "", b.name);
+    replaced = announced_name(r, "replaced-", b.name);
+    if (!restored || !replaced || data_set(r, "snapshot_id", b.snapshot_id) < 0 || data_set(r, "target_branch", branch) < 0 ||
         data_set(r, "endpoint_id", endpoint) < 0 || data_set(r, "restored_name", restored) < 0 ||
         data_set(r, "replaced_name", replaced) < 0)
         rc = err_set(e, ENOMEM, "out of memory");
@@ -255,12 +246,13 @@ static int usable(struct run *r, const struct neon_call *call, const char *endpo
 /* What is true in Neon goes into the record, whatever is to be said about it besides: else nothing would work any more. */
 static int record(struct run *r, const char *endpoint, struct err *e)
 {
+    int tries = 0;
     int rc;
 
     do {
         rc = store_restore_done(r->g->c.store, r->action, data_get(r, "new_branch"), data_get(r, "target_branch"),
                                 data_get(r, "replaced_name"), endpoint, r->decisions, e);
-    } while (rc < 0 && store_away(-rc) && neon_wait_for(r, e));
+    } while (rc < 0 && journal_again(r, rc, e, &tries));
     if (rc == 0) {
         active_set(r->g, data_get(r, "new_branch"), endpoint);
         engine_refresh_line(r->g);
@@ -324,7 +316,7 @@ static void clean_up(struct run *r, struct err *e)
 
 static bool known_step(const struct run *r)
 {
-    return at(r, "restore") || at(r, "restored") || at(r, "finalize") || at(r, "finalized");
+    return run_at(r, "restore") || run_at(r, "restored") || run_at(r, "finalize") || run_at(r, "finalized");
 }
 
 static int machine(struct run *r, struct err *e)
@@ -339,13 +331,13 @@ static int machine(struct run *r, struct err *e)
         if (rc == 0)
             rc = announce(r, &call, e);
     }
-    if (rc == 0 && at(r, "restore"))
+    if (rc == 0 && run_at(r, "restore"))
         rc = restore(r, &call, e);
-    if (rc == 0 && at(r, "restored"))
+    if (rc == 0 && run_at(r, "restored"))
         rc = verify_restored(r, &call, e);
-    if (rc == 0 && at(r, "finalize"))
+    if (rc == 0 && run_at(r, "finalize"))
         rc = finalize(r, &call, e);
-    if (rc == 0 && at(r, "finalized"))
+    if (rc == 0 && run_at(r, "finalized"))
         rc = verify_finalized(r, &call, e);
     return rc;
 }

@@ -230,7 +230,7 @@ static void finish(struct run *r, enum action_state state, int code, const char 
     cleanup_err struct err e = {0};
 
     if (journal_finish(r, state, code, message, outcome, release, &e) < 0 && e.code != EALREADY)
-        log_error("action %s can't be settled, the next mount does: %s", r->uid, err_text(&e));
+        log_error("action %s can't be settled now, it will be looked at again: %s", r->uid, err_text(&e));
     run_end(r, code, message);
 }
 
@@ -328,8 +328,7 @@ static void ended(struct waking *w)
         finish(w->r, ACTION_UNKNOWN, EIO, "the agent's supervisor vanished: nobody knows how the agent ended (" GO_ON ")",
                "unknown", false);
     } else if (w->exit.cancelled && atomic_load(&w->r->g->stopping)) {
-        finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted; restore the checkpoint, or write `again …`",
-                      false);
+        finish_failed(w->r, EINTR, "the agent was ended because the mount was unmounted", false);
     } else if (w->exit.cancelled) {
         finish_failed(w->r, ECANCELED,
                       w->exit.lease_lost ? "the agent was ended: the mount lost its lease in the store" : "cancelled", false);
@@ -342,7 +341,7 @@ static void ended(struct waking *w)
     }
 }
 
-void resume_steps(struct run *r)
+void resume_body(struct run *r)
 {
     struct waking w = {.r = r};
     struct agent *a = NULL;
@@ -370,19 +369,14 @@ void resume_steps(struct run *r)
     waking_clear(&w);
 }
 
-void resume_body(struct run *r)
-{
-    resume_steps(r);
-}
-
 void replay_body(struct run *r)
 {
     cleanup_err struct err e = {0};
     cleanup_free char *outcome = NULL;
-    int rc = strcmp(r->step, "agent") == 0 ? 0 : restore_steps(r, &e);
+    int rc = run_at(r, "agent") ? 0 : restore_steps(r, &e);
 
     if (rc == 0) {
-        resume_steps(r);
+        resume_body(r); /* the agent half settles the action */
         return;
     }
     if (atomic_load(&r->g->stopping))

@@ -187,5 +187,5 @@ void run_start(struct run *r, void (*body)(struct run *r))
     pthread_mutex_lock(&g->lock);
     g->threads--;
     pthread_mutex_unlock(&g->lock);
-    run_end(r, failed, "no thread could be started for the action; the next mount goes on with it");
+    run_end(r, failed, "no thread could be started for the action; it goes on in a moment");
 }

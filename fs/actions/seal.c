@@ -286,19 +286,21 @@ static int put_meta(struct engine *g, int64_t checkpoint, const char *bytes, siz
 {
     cleanup_buf struct buf old = {0};
     struct brief b = {0};
-    bool sealed, was;
-    int r = 0;
+    bool sealed;
+    int r;
 
     if (engine_brief(g, checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
     sealed = b.phase == PHASE_SEALED;
     brief_clear(&b);
-    was = store_read_file(g->c.store, checkpoint, FILE_META, &old, NULL) == 0;
-    if (was && old.len == n && (n == 0 || memcmp(old.data, bytes, n) == 0))
+    r = store_read_file(g->c.store, checkpoint, FILE_META, &old, e);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (r == 0 && old.len == n && (n == 0 || memcmp(old.data, bytes, n) == 0))
         return 0; /* what a backup holds, copied over it: nothing has happened */
-    if (sealed && was)
-        r = fixed_since_seal(&old, now, e);
-    return r ? r : store_meta_put(g->c.store, checkpoint, bytes, n, sealed, &who->w, e);
+    if (r == 0 && sealed && (r = fixed_since_seal(&old, now, e)) < 0)
+        return r;
+    return store_meta_put(g->c.store, checkpoint, bytes, n, sealed, &who->w, e);
 }
 
 int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)

@@ -10,14 +10,7 @@
 #include "util/log.h"
 #include "util/text.h"
 
-#define LABEL_MAX 60
 #define ASK_TIMES 3
-#define STORE_RETRY_MS 400
-
-static bool at(const struct run *r, const char *name)
-{
-    return strcmp(r->step, name) == 0;
-}
 
 /* Looks for the snapshot that was announced. 0 found, -ENOENT surely not made. */
 static int look(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct err *e)
@@ -67,13 +60,19 @@ static int request(struct run *r, const struct neon_call *call, struct err *e)
     return rc;
 }
 
-static int render_files(struct run *r, const struct store_snapshot *s, struct buf *snapshot_json, struct buf *checkpoint_json)
+int snapshot_render(const struct store_snapshot *s, struct buf *b)
 {
-    struct snapshot_facts sf = {
+    struct snapshot_facts f = {
         .project_id = s->project_id, .branch_id = s->branch_id, .id = s->id, .name = s->name, .lsn = s->lsn,
         .requested_at = s->requested_at, .captured_at = s->captured_at, .expires_at = s->expires_at,
         .full_size = s->full_size, .diff_size = s->diff_size,
     };
+
+    return render_snapshot_json(b, &f);
+}
+
+static int render_files(struct run *r, const struct store_snapshot *s, struct buf *snapshot_json, struct buf *checkpoint_json)
+{
     struct brief b = {0};
     struct checkpoint_facts cf;
     int rc = engine_brief(r->g, r->checkpoint, &b);
@@ -81,7 +80,7 @@ static int render_files(struct run *r, const struct store_snapshot *s, struct bu
     if (rc < 0)
         return rc;
     cf = (struct checkpoint_facts){.id = b.uid, .name = b.name, .created_at = b.created_at};
-    rc = render_snapshot_json(snapshot_json, &sf);
+    rc = snapshot_render(s, snapshot_json);
     if (rc == 0)
         rc = render_checkpoint_json(checkpoint_json, &cf, NULL);
     brief_clear(&b);
@@ -117,24 +116,20 @@ static int settled(struct run *r, const struct neon_snapshot *snap, struct err *
     doc = journal_doc(r, "done", 0, NULL);
     do {
         rc = store_take_settled(r->g->c.store, r->action, &s, &snapshot_json, &checkpoint_json, doc, e);
-        if (rc < 0 && store_away(-rc))
-            clock_sleep_ms(STORE_RETRY_MS);
-    } while (rc < 0 && store_away(-rc) && !atomic_load(&r->g->stopping) && tries++ < 1000);
+    } while (rc < 0 && journal_again(r, rc, e, &tries));
     return rc;
 }
 
 static int announce(struct run *r, const char *branch, struct err *e)
 {
     struct brief b = {0};
-    cleanup_free char *label = NULL;
     cleanup_free char *name = NULL;
     int rc = engine_brief(r->g, r->checkpoint, &b);
 
     if (rc < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
-    label = ascii_label(b.name, LABEL_MAX);
+    name = announced_name(r, "", b.name);
     brief_clear(&b);
-    name = label ? str_format("%s-%s", label, r->uid) : NULL;
     if (!name || data_set(r, "snapshot_name", name) < 0 || data_set(r, "branch_id", branch) < 0 ||
         data_set_int(r, "requested_at", clock_now()) < 0)
         return err_set(e, ENOMEM, "out of memory");
@@ -191,12 +186,12 @@ static int steps(struct run *r, struct err *e)
     struct neon_call call = engine_call(r->g);
     int rc = 0;
 
-    if (!at(r, "request") && !at(r, "settle"))
+    if (!run_at(r, "request") && !run_at(r, "settle"))
         rc = r->recovered ? err_set(e, EINTR, "the mount ended before the snapshot was asked for; write state.json again, or rmdir")
                           : begin(r, &call, e);
-    if (rc == 0 && at(r, "request"))
+    if (rc == 0 && run_at(r, "request"))
         rc = r->recovered ? find_left(r, &call, e) : request(r, &call, e);
-    if (rc == 0 && at(r, "settle"))
+    if (rc == 0 && run_at(r, "settle"))
         rc = settle(r, &call, e);
     return rc;
 }
@@ -227,13 +222,14 @@ static void failed(struct run *r, struct err *why)
     if (why->code == EDQUOT)
         name_oldest(r, why);
     doc = journal_doc(r, "failed", why->code, err_text(why));
-    /* The record first: a snapshot is only deleted once the store says that the take has failed. */
-    if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0) {
-        if (e.code != EALREADY)
-            log_error("take %s can't be settled as failed now, it will be looked at again: %s", r->uid, err_text(&e));
-    } else if ((r->doubtful || at(r, "settle")) && discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0) {
+    /* While it has the turn, and only as long as the store says that the take is still open: a snapshot may be half of a pair. */
+    if ((r->doubtful || run_at(r, "settle")) &&
+        (!journal_owns(r) || discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0)) {
         log_warn("the snapshot of a failed take, %s, may be left in Neon: %s", data_get(r, "snapshot_name"), err_text(&e));
+        watch_leftovers(r->g);
     }
+    if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0 && e.code != EALREADY)
+        log_error("take %s can't be settled as failed now, it will be looked at again: %s", r->uid, err_text(&e));
     engine_take_code(r->g, r->checkpoint, why->code);
     engine_refresh(r->g, r->checkpoint, r->action);
     run_end(r, why->code, err_text(why));

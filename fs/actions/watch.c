@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "actions_i.h"
-#include "formats/render.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -85,7 +84,6 @@ static void update(struct engine *g, struct known *k, const struct neon_snapshot
     cleanup_buf struct buf json = {0};
     cleanup_err struct err e = {0};
     struct store_snapshot *s = &k->s;
-    struct snapshot_facts f;
 
     if (now && now->full_size == s->full_size && now->expires_at_ns == s->expires_at)
         return;
@@ -95,12 +93,7 @@ static void update(struct engine *g, struct known *k, const struct neon_snapshot
         s->diff_size = now->diff_size;
         s->expires_at = now->expires_at_ns;
     }
-    f = (struct snapshot_facts){
-        .project_id = s->project_id, .branch_id = s->branch_id, .id = s->id, .name = s->name, .lsn = s->lsn,
-        .requested_at = s->requested_at, .captured_at = s->captured_at, .expires_at = s->expires_at,
-        .full_size = s->full_size, .diff_size = s->diff_size,
-    };
-    if (render_snapshot_json(&json, &f) < 0 || store_snapshot_put(g->c.store, k->checkpoint, s, &json, &e) < 0)
+    if (snapshot_render(s, &json) < 0 || store_snapshot_put(g->c.store, k->checkpoint, s, &json, &e) < 0)
         log_warn("snapshot %s can't be updated: %s", s->id, err_text(&e));
     else
         engine_refresh(g, k->checkpoint, 0);

@@ -20,6 +20,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/hash.h"
+#include "util/spawn.h"
 #include "util/text.h"
 
 #define RANDOM_ID_DIGITS 32
@@ -93,18 +94,6 @@ static char **make_environment(const struct agent_spec *spec, char *marker)
 
 /* ---- start ---- */
 
-/* A copy of `fd` that no dup2 onto 0 to 3 can run into, and that closes on exec. Closes `fd`. */
-static int move_high(int *fd)
-{
-    int high = fcntl(*fd, F_DUPFD_CLOEXEC, 10);
-
-    if (high < 0)
-        return -errno;
-    close(*fd);
-    *fd = high;
-    return 0;
-}
-
 struct channels {
     int socket[2]; /* ours, the supervisor's */
     int output[2]; /* ours, the agent's */
@@ -127,25 +116,10 @@ static int channels_open(struct channels *c)
         return -errno;
     if (pipe2(c->output, O_CLOEXEC) < 0 || fcntl(c->output[0], F_SETFL, O_NONBLOCK) < 0)
         r = -errno;
-    else if ((r = move_high(&c->socket[1])) == 0)
-        r = move_high(&c->output[1]);
+    else if ((r = spawn_move_high(&c->socket[1])) == 0)
+        r = spawn_move_high(&c->output[1]);
     if (r)
         channels_close(c);
-    return r;
-}
-
-/* The supervisor begins with every signal blocked, so that none can end it before it is ready to pass it on. */
-static int fill_attributes(posix_spawnattr_t *attr)
-{
-    sigset_t all;
-    int r;
-
-    sigfillset(&all);
-    r = posix_spawnattr_setsigmask(attr, &all);
-    if (!r)
-        r = posix_spawnattr_setsigdefault(attr, &all);
-    if (!r)
-        r = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
     return r;
 }
 
@@ -183,7 +157,7 @@ static int spawn_supervisor(const struct agent_spec *spec, unsigned grace_ms, co
         return r;
     r = posix_spawnattr_init(&attr);
     if (!r) {
-        r = fill_attributes(&attr);
+        r = spawn_own_session(&attr);
         if (!r)
             r = fill_actions(&act, c, spec->cwd);
         if (!r)

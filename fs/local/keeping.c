@@ -12,6 +12,7 @@
 
 #include "local_i.h"
 #include "util/cleanup.h"
+#include "util/spawn.h"
 #include "util/text.h"
 
 /* Variables that speak of somebody else's servers, or hold secrets that the keeper has no use for. */
@@ -76,18 +77,6 @@ static int find_emulator(const struct local_config *cfg, char **ret, struct err 
     return err_set(e, ENOENT, "neon-emulator is neither beside checkpointfs nor in PATH: run make, or install it");
 }
 
-/* A copy of `fd` that no dup2 onto 0 to 4 can run into; closes `fd`. */
-static int move_high(int *fd)
-{
-    int high = fcntl(*fd, F_DUPFD_CLOEXEC, 10);
-
-    if (high < 0)
-        return -errno;
-    close(*fd);
-    *fd = high;
-    return 0;
-}
-
 static int fill_actions(posix_spawn_file_actions_t *act, const char *log, int status, int lock)
 {
     int r = posix_spawn_file_actions_addchdir_np(act, "/");
@@ -107,21 +96,6 @@ static int fill_actions(posix_spawn_file_actions_t *act, const char *log, int st
     return r;
 }
 
-/* All signals blocked from the start: the keeper takes them one by one, and none can end it halfway through a start. */
-static int fill_attributes(posix_spawnattr_t *attr)
-{
-    sigset_t all;
-    int r;
-
-    sigfillset(&all);
-    r = posix_spawnattr_setsigmask(attr, &all);
-    if (!r)
-        r = posix_spawnattr_setsigdefault(attr, &all);
-    if (!r)
-        r = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-    return r;
-}
-
 /* 0 or a positive errno. */
 static int spawn(const char *exe, char *const argv[], const char *log, int status, int lock, pid_t *ret)
 {
@@ -137,7 +111,7 @@ static int spawn(const char *exe, char *const argv[], const char *log, int statu
         return r;
     r = posix_spawnattr_init(&attr);
     if (!r) {
-        r = fill_attributes(&attr);
+        r = spawn_own_session(&attr);
         if (!r)
             r = fill_actions(&act, log, status, lock);
         if (!r)
@@ -195,9 +169,9 @@ int local_keeper_start(const struct local_config *cfg, const char *dir, const ch
         return err_set(e, errno, "can't start the keeper of the local servers: %s", strerror(errno));
     ours = pipe_fds[0];
     theirs = pipe_fds[1];
-    r = move_high(&theirs);
+    r = spawn_move_high(&theirs);
     if (r == 0)
-        r = move_high(&handed);
+        r = spawn_move_high(&handed);
     if (r == 0) {
         char *argv[] = {(char *)"checkpointfs-keeper", (char *)dir, (char *)task, emulator ? emulator : (char *)"",
                         (char *)(cfg->plan ? cfg->plan : ""), NULL}; /* execve changes none of them */

@@ -24,6 +24,40 @@ struct call *call_new(fuse_req_t req, const struct fuse_file_info *fi)
     return c;
 }
 
+struct call *call_write(fuse_req_t req, const struct fuse_file_info *fi, const char *bytes, size_t n, off_t off)
+{
+    struct call *c = call_new(req, fi);
+
+    if (!c)
+        return NULL;
+    c->data = malloc(n + 1);
+    if (!c->data) {
+        call_reply_err(c, ENOMEM);
+        return NULL;
+    }
+    memcpy(c->data, bytes, n);
+    c->data[n] = '\0';
+    c->size = n;
+    c->off = off;
+    waits_interruptible(c);
+    return c;
+}
+
+void call_after_close(struct mount *m, struct handle *h, void (*job)(struct call *c))
+{
+    struct call *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        handle_free(m, h);
+        return;
+    }
+    c->m = m;
+    c->h = h;
+    c->from.pid = h->pid;
+    c->from.uid = h->uid;
+    jobs_add(m->jobs, c, job);
+}
+
 void call_free(struct call *c)
 {
     free(c->name);

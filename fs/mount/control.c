@@ -199,20 +199,11 @@ static void written(struct call *c)
 
 void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, struct fuse_file_info *fi)
 {
-    struct call *c = call_new(req, fi);
+    struct call *c = call_write(req, fi, bytes, n, 0);
 
     if (!c)
         return;
-    c->data = malloc(n + 1);
-    if (!c->data) {
-        call_reply_err(c, ENOMEM);
-        return;
-    }
-    memcpy(c->data, bytes, n);
-    c->data[n] = '\0';
-    c->size = n;
     handle_writes(m, c->h, true);
-    waits_interruptible(c);
     jobs_add(m->jobs, c, written);
 }
 
@@ -232,20 +223,8 @@ static void incomplete(struct call *c)
 
 void control_release(struct mount *m, struct handle *h)
 {
-    struct call *c;
-
-    if (!feed_close(h->feed)) {
+    if (feed_close(h->feed))
+        call_after_close(m, h, incomplete);
+    else
         handle_free(m, h);
-        return;
-    }
-    c = calloc(1, sizeof(*c));
-    if (!c) {
-        handle_free(m, h);
-        return;
-    }
-    c->m = m;
-    c->h = h;
-    c->from.pid = h->pid;
-    c->from.uid = h->uid;
-    jobs_add(m->jobs, c, incomplete);
 }

@@ -21,25 +21,13 @@ bool copies_temporary_of(const char *name, const char *file)
     return at && strcmp(name, file) != 0;
 }
 
-/* The files that only the product makes: a temporary of one of them is a backup being copied in (traps.md 12). */
-static bool names_own_file(const char *name)
-{
-    static const char *const own[] = {"snapshot.json", "checkpoint.json", "transcript.md", "history.jsonl", "pending", "result", "output",
-                                      "status", "restore", "resume", "replay", "cancel"};
-
-    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-        if (strstr(name, own[i]))
-            return true;
-    return false;
-}
-
 bool copies_temporary_name(const char *name)
 {
     size_t n = strlen(name);
 
     if (copies_temporary_of(name, "state.json") || copies_temporary_of(name, "meta.json"))
         return true;
-    if (names_own_file(name))
+    if (tree_names_own_file(name)) /* a temporary of one of them is a backup being copied in: traps.md 12 */
         return false;
     return name[0] == '.' || name[n - 1] == '~' || strspn(name, "0123456789") == n || str_starts(name, "tmp") || str_starts(name, "sed") ||
            (n > 4 && (strcmp(name + n - 4, ".tmp") == 0 || strcmp(name + n - 4, ".swp") == 0)) ||

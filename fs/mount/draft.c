@@ -141,16 +141,19 @@ static bool failed_take(struct mount *m, int64_t checkpoint)
     return failed;
 }
 
+/* The kernel holds the directory's lock while a file is created (c->name), not while one is opened. */
 static void open_by_kind(struct mount *m, struct call *c)
 {
+    struct jobs *jobs = c->name ? m->dirs : m->jobs;
+
     if (c->h->kind == HANDLE_TEMP)
         c->h->checkpoint = temps_of(m, c->h->node, &c->h->ready);
     if (c->h->kind == HANDLE_META)
-        jobs_add(m->jobs, c, open_meta);
+        jobs_add(jobs, c, open_meta);
     else if (c->h->kind == HANDLE_DRAFT)
-        jobs_add(m->jobs, c, open_state);
+        jobs_add(jobs, c, open_state);
     else if (!c->h->ready && failed_take(m, c->h->checkpoint))
-        jobs_add(m->jobs, c, open_temp);
+        jobs_add(jobs, c, open_temp);
     else
         reply_opened(c);
 }
@@ -349,20 +352,10 @@ static void write_meta(struct call *c)
 
 void draft_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, off_t off, struct fuse_file_info *fi)
 {
-    struct call *c = call_new(req, fi);
+    struct call *c = call_write(req, fi, bytes, n, off);
 
-    if (!c)
-        return;
-    c->data = malloc(n + 1);
-    if (!c->data) {
-        call_reply_err(c, ENOMEM);
-        return;
-    }
-    memcpy(c->data, bytes, n);
-    c->size = n;
-    c->off = off;
-    waits_interruptible(c);
-    jobs_add(m->jobs, c, c->h->kind == HANDLE_META ? write_meta : write_waiting);
+    if (c)
+        jobs_add(m->jobs, c, c->h->kind == HANDLE_META ? write_meta : write_waiting);
 }
 
 /* ---- truncate ----------------------------------------------------------------------------------------------------------- */
@@ -437,21 +430,6 @@ static void meta_incomplete(struct call *c)
     call_free(c);
 }
 
-static void after_close(struct mount *m, struct handle *h, void (*job)(struct call *c))
-{
-    struct call *c = calloc(1, sizeof(*c));
-
-    if (!c) {
-        handle_free(m, h);
-        return;
-    }
-    c->m = m;
-    c->h = h;
-    c->from.pid = h->pid;
-    c->from.uid = h->uid;
-    jobs_add(m->jobs, c, job);
-}
-
 void draft_flush(struct mount *m, struct handle *h)
 {
     if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed)
@@ -461,10 +439,10 @@ void draft_flush(struct mount *m, struct handle *h)
 void draft_release(struct mount *m, struct handle *h)
 {
     if (h->kind == HANDLE_META && !h->wrote && h->text.len && scan_text(h->text.data, h->text.len) == SCAN_OPEN) {
-        after_close(m, h, meta_incomplete);
+        call_after_close(m, h, meta_incomplete);
     } else if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed) {
         engine_sealing(m->engine, h->checkpoint, &h->who);
-        after_close(m, h, seal);
+        call_after_close(m, h, seal);
     } else {
         if (h->kind == HANDLE_DRAFT && h->wrote)
             engine_sealing(m->engine, h->checkpoint, NULL);
@@ -498,7 +476,7 @@ void draft_unlink(struct call *c)
     else if (node_class(a.id) == CLASS_TEMP)
         temps_unlink(c, a.id);
     else if (a.source == SOURCE_DRAFT)
-        jobs_add(c->m->jobs, c, unlink_state);
+        jobs_add(c->m->dirs, c, unlink_state);
     else if (node_kind(a.id) == CKPT_STATE || node_kind(a.id) == CKPT_META)
         call_reply_err(c, EPERM);
     else

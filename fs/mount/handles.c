@@ -34,13 +34,13 @@ static bool counts(const struct handle *h, int64_t now)
     return h->writing || (!h->answered && !h->refused && now - h->touched_ms < IDLE_MS);
 }
 
-static bool busy_locked(struct mount *m, node_id node, const struct handle *except)
+static bool busy_locked(struct mount *m, node_id node)
 {
     int64_t now = clock_mono_ms();
     bool busy = false;
 
     for (struct handle *h = m->handles; h && !busy; h = h->next)
-        busy = h != except && h->node == node && counts(h, now);
+        busy = h->node == node && counts(h, now);
     return busy;
 }
 
@@ -80,7 +80,7 @@ int handle_new_alone(struct mount *m, enum handle_kind kind, const struct node_a
     if (!h)
         return -ENOMEM;
     pthread_mutex_lock(&m->handles_lock);
-    busy = busy_locked(m, a->id, NULL);
+    busy = busy_locked(m, a->id);
     if (!busy)
         link_locked(m, h);
     pthread_mutex_unlock(&m->handles_lock);
@@ -128,12 +128,12 @@ void handle_overdue(struct mount *m, struct handle *h)
     pthread_mutex_unlock(&m->handles_lock);
 }
 
-bool handle_busy(struct mount *m, node_id node, const struct handle *except)
+bool handle_busy(struct mount *m, node_id node)
 {
     bool busy;
 
     pthread_mutex_lock(&m->handles_lock);
-    busy = busy_locked(m, node, except);
+    busy = busy_locked(m, node);
     pthread_mutex_unlock(&m->handles_lock);
     return busy;
 }

@@ -134,6 +134,11 @@ struct call {
 /* A request to be answered later; replies ENOMEM and returns NULL when there is no memory. */
 struct call *call_new(fuse_req_t req, const struct fuse_file_info *fi);
 void call_free(struct call *c);
+/* A write, with a copy of its bytes and a NUL after them, that can be interrupted. */
+struct call *call_write(fuse_req_t req, const struct fuse_file_info *fi, const char *bytes, size_t n, off_t off);
+/* What is to be done after the last close: nobody waits for it, and the job frees handle and call. Without memory the handle is freed
+ * and nothing done. */
+void call_after_close(struct mount *m, struct handle *h, void (*job)(struct call *c));
 /* Each replies and frees. `code` is a positive errno, 0 = success. */
 void call_reply_err(struct call *c, int code);
 void call_reply_write(struct call *c, size_t n);
@@ -162,8 +167,8 @@ void handle_writes(struct mount *m, struct handle *h, bool writing);
 /* A wait for its command took too long: the same bytes again don't wait that long once more. */
 void handle_overdue(struct mount *m, struct handle *h);
 static inline struct handle *handle_of(const struct fuse_file_info *fi) { return (struct handle *)(uintptr_t)fi->fh; }
-/* Whether another handle has that node open for writing, so that a second writer would hang (fuse.md §0.7). */
-bool handle_busy(struct mount *m, node_id node, const struct handle *except);
+/* Whether a handle has that node open for writing, so that a second writer would hang (fuse.md §0.7). */
+bool handle_busy(struct mount *m, node_id node);
 
 /* ---- attr.c ---- */
 void fill_stat(const struct mount *m, const struct node_attr *a, struct stat *st);

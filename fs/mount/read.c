@@ -64,6 +64,18 @@ static int load(struct mount *m, struct handle *h, struct err *e)
     return -EINVAL;
 }
 
+/* Takes over `bytes`. */
+static void reply(struct call *c, int r, struct buf *bytes)
+{
+    if (r < 0) {
+        log_warn("a file can't be read: %s", err_text(&c->e));
+        call_reply_err(c, -r);
+    } else {
+        call_reply_bytes(c, bytes, 0, c->size);
+    }
+    buf_free(bytes);
+}
+
 /* Small files are read whole once, and served from the handle: one open shows one version. */
 static void read_whole(struct call *c)
 {
@@ -79,13 +91,7 @@ static void read_whole(struct call *c)
     if (r == 0 && c->off < (int64_t)h->text.len)
         buf_add(&bytes, h->text.data + c->off, h->text.len - (size_t)c->off < c->size ? h->text.len - (size_t)c->off : c->size);
     pthread_mutex_unlock(&h->lock);
-    if (r < 0) {
-        log_warn("a file can't be read: %s", err_text(&c->e));
-        call_reply_err(c, -r);
-    } else {
-        call_reply_bytes(c, &bytes, 0, c->size);
-    }
-    buf_free(&bytes);
+    reply(c, r, &bytes);
 }
 
 static void read_part(struct call *c)
@@ -93,7 +99,6 @@ static void read_part(struct call *c)
     struct store *s = c->m->c.store;
     struct handle *h = c->h;
     struct buf bytes = {0};
-    int64_t line;
     int r = -EINVAL;
 
     switch (h->source) {
@@ -107,8 +112,7 @@ static void read_part(struct call *c)
         r = store_read_history(s, h->checkpoint, c->off, c->size, &bytes, &c->e);
         break;
     case SOURCE_EVENTS:
-        line = engine_line(c->m->engine);
-        r = store_read_events(s, line, c->off, c->size, &bytes, &c->e);
+        r = store_read_events(s, engine_line(c->m->engine), c->off, c->size, &bytes, &c->e);
         break;
     case SOURCE_NONE:
     case SOURCE_EMPTY:
@@ -121,13 +125,7 @@ static void read_part(struct call *c)
     case SOURCE_WAIT:
         break;
     }
-    if (r < 0) {
-        log_warn("a file can't be read: %s", err_text(&c->e));
-        call_reply_err(c, -r);
-    } else {
-        call_reply_bytes(c, &bytes, 0, c->size);
-    }
-    buf_free(&bytes);
+    reply(c, r, &bytes);
 }
 
 /* NAME/wait: until nothing is under way there, then the status. */

@@ -94,7 +94,7 @@ static void rename_to_state(struct call *c)
     int r = copies_may_write(c->m, checkpoint, c->from.pid);
 
     who_read(c->from.pid, c->from.uid, &who);
-    if (r == 0 && handle_busy(c->m, node_make(CLASS_CHECKPOINT, checkpoint, CKPT_STATE), NULL))
+    if (r == 0 && handle_busy(c->m, node_make(CLASS_CHECKPOINT, checkpoint, CKPT_STATE)))
         r = -EBUSY;
     if (r == 0)
         r = tree_text(c->m->c.index, c->node2, &bytes);
@@ -150,9 +150,9 @@ static void rename_temp(struct call *c)
 void temps_rename(struct call *c)
 {
     if (strcmp(c->name2, "state.json") == 0)
-        jobs_add(c->m->jobs, c, rename_to_state);
+        jobs_add(c->m->jobs, c, rename_to_state); /* a seal takes its time, and holds only its own directory's lock */
     else if (strcmp(c->name2, "meta.json") == 0)
-        jobs_add(c->m->jobs, c, rename_to_meta);
+        jobs_add(c->m->dirs, c, rename_to_meta);
     else if (copies_temporary_name(c->name2))
         rename_temp(c);
     else
@@ -189,7 +189,7 @@ static void keep_meta(struct call *c)
 
 void temps_keep_meta(struct call *c)
 {
-    jobs_add(c->m->jobs, c, keep_meta);
+    jobs_add(c->m->dirs, c, keep_meta);
 }
 
 /* ---- unlink --------------------------------------------------------------------------------------------------------- */

@@ -279,7 +279,7 @@ int store_action_refuse(struct store *s, const struct store_begin *b, int code, 
                         int64_t *ret_action, struct err *e)
 {
     struct refuse_args a = {.b = b, .code = code, .message = message, .doc = doc_without_id};
-    int r = store_tx(s, TX_WRITE, refuse_fn, &a, e);
+    int r = store_tx(s, TX_BOUNDED, refuse_fn, &a, e);
 
     if (r == 0)
         *ret_action = a.id;

@@ -358,7 +358,7 @@ int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_
 {
     struct change_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n, .sealed = sealed, .who = who};
 
-    return store_tx(s, TX_WRITE, meta_fn, &a, e);
+    return store_tx(s, TX_BOUNDED, meta_fn, &a, e);
 }
 
 static int snapshot_fn(struct conn *c, void *arg, struct err *e)

@@ -66,6 +66,16 @@ static char *event_text(const struct event *ev)
     return bad ? NULL : json_dumps(o, JSON_COMPACT);
 }
 
+void event_about(struct event *ev, const struct act_row *act, const struct ck_row *k)
+{
+    ev->line_id = k->line_id;
+    ev->checkpoint = k->id;
+    ev->uid = k->uid;
+    ev->name = k->name;
+    ev->action = act->uid;
+    ev->by = act->by;
+}
+
 int event_append(struct conn *c, const struct event *ev, struct err *e)
 {
     cleanup_free char *text = event_text(ev);

@@ -109,11 +109,11 @@ static int whole_fn(struct conn *c, void *arg, struct err *e)
     return q_bytes(c, a->out, e, a->what, a->sql, a->id);
 }
 
-static int read_whole(struct store *s, const char *what, const char *sql, int64_t id, struct buf *ret, struct err *e)
+static int read_whole(struct store *s, enum tx_mode mode, const char *what, const char *sql, int64_t id, struct buf *ret, struct err *e)
 {
     struct read_args a = {.id = id, .what = what, .sql = sql, .out = ret};
 
-    return store_tx(s, TX_ONE_READ, whole_fn, &a, e);
+    return store_tx(s, mode, whole_fn, &a, e);
 }
 
 int store_read_file(struct store *s, int64_t checkpoint, enum store_file file, struct buf *ret, struct err *e)
@@ -133,21 +133,22 @@ int store_read_file(struct store *s, int64_t checkpoint, enum store_file file, s
 
     if (!table[file].sql)
         return err_set(e, EINVAL, "not a file that is read whole");
-    return read_whole(s, table[file].what, table[file].sql, checkpoint, ret, e);
+    /* meta.json is also read while the kernel holds its directory's lock: when something is renamed onto it, or it away. */
+    return read_whole(s, file == FILE_META ? TX_BOUNDED : TX_ONE_READ, table[file].what, table[file].sql, checkpoint, ret, e);
 }
 
 int store_read_call(struct store *s, int64_t call, struct buf *ret, struct err *e)
 {
-    return read_whole(s, "the call", "SELECT file FROM checkpointfs.calls WHERE id = $1", call, ret, e);
+    return read_whole(s, TX_ONE_READ, "the call", "SELECT file FROM checkpointfs.calls WHERE id = $1", call, ret, e);
 }
 
 int store_read_action(struct store *s, int64_t action, struct buf *ret, struct err *e)
 {
-    return read_whole(s, "the action", "SELECT doc FROM checkpointfs.actions WHERE id = $1", action, ret, e);
+    return read_whole(s, TX_ONE_READ, "the action", "SELECT doc FROM checkpointfs.actions WHERE id = $1", action, ret, e);
 }
 
 int store_read_envelope(struct store *s, int64_t checkpoint, struct buf *ret, struct err *e)
 {
-    return read_whole(s, "the envelope", "SELECT envelope::text FROM checkpointfs.states WHERE checkpoint_id = $1", checkpoint,
+    return read_whole(s, TX_ONE_READ, "the envelope", "SELECT envelope::text FROM checkpointfs.states WHERE checkpoint_id = $1", checkpoint,
                       ret, e);
 }

@@ -102,12 +102,7 @@ static int done_fn(struct conn *c, void *arg, struct err *e)
               act.id);
     if (r)
         return r;
-    ev.line_id = act.line_id;
-    ev.checkpoint = k.id;
-    ev.uid = k.uid;
-    ev.name = k.name;
-    ev.action = act.uid;
-    ev.by = act.by;
+    event_about(&ev, &act, &k);
     r = event_append(c, &ev, e);
     ev.more = NULL;
     return r || k.phase != PHASE_SEALED ? r : new_attempt(c, &act, &k, a, &ev, e);
@@ -142,12 +137,7 @@ static int deleted_fn(struct conn *c, void *arg, struct err *e)
         r = checkpoint_remove(c, k.id, e);
     if (r)
         return r;
-    ev.line_id = act.line_id;
-    ev.checkpoint = k.id;
-    ev.uid = k.uid;
-    ev.name = k.name;
-    ev.action = act.uid;
-    ev.by = act.by;
+    event_about(&ev, &act, &k);
     return event_append(c, &ev, e);
 }
 

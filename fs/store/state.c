@@ -80,7 +80,7 @@ int store_state_truncate(struct store *s, int64_t checkpoint, int64_t size, stru
 
     if (size < 0 || size > STORE_STATE_MAX)
         return too_long(e);
-    return store_tx(s, TX_WRITE, truncate_fn, &a, e);
+    return store_tx(s, TX_BOUNDED, truncate_fn, &a, e);
 }
 
 static int extend(struct buf *b, size_t size)

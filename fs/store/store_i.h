@@ -158,6 +158,8 @@ struct act_row {
     bool blocks_takes;
 };
 void act_row_free(struct act_row *a);
+/* Fills in which line, checkpoint and action an event is about, and who asked. It borrows from both rows. */
+void event_about(struct event *ev, const struct act_row *act, const struct ck_row *k);
 #define cleanup_act __attribute__((cleanup(act_row_free)))
 
 /* Every change of a line happens under its row's lock, taken first: so changes don't deadlock, and what is read stays true. */

@@ -142,7 +142,7 @@ int store_take_again(struct store *s, int64_t checkpoint, int64_t mount_id, cons
                      struct err *e)
 {
     struct take_args a = {.checkpoint = checkpoint, .mount_id = mount_id, .who = who};
-    int r = store_tx(s, TX_WRITE, again_fn, &a, e);
+    int r = store_tx(s, TX_BOUNDED, again_fn, &a, e);
 
     if (r == 0 && a.stale)
         return err_set(e, ESTALE, "a restore replaced the database since this directory was made: the two would be no pair; open it "
@@ -191,12 +191,7 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
         r = act_settle(c, act.id, ACTION_DONE, 0, NULL, e);
     if (r)
         return r;
-    ev.line_id = act.line_id;
-    ev.checkpoint = k.id;
-    ev.uid = k.uid;
-    ev.name = k.name;
-    ev.action = act.uid;
-    ev.by = act.by;
+    event_about(&ev, &act, &k);
     ev.more = more;
     return event_append(c, &ev, e);
 }
@@ -248,12 +243,7 @@ static int failed_fn(struct conn *c, void *arg, struct err *e)
         return r;
     if (told)
         return notify_change(c, k.id, e);
-    ev.line_id = k.line_id;
-    ev.checkpoint = k.id;
-    ev.uid = k.uid;
-    ev.name = k.name;
-    ev.action = act.uid;
-    ev.by = act.by;
+    event_about(&ev, &act, &k);
     ev.code = a->code;
     ev.message = a->note;
     return event_append(c, &ev, e);

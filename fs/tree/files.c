@@ -90,3 +90,11 @@ const struct file_row *row_by_kind(const struct file_row *rows, size_t n, unsign
             return &rows[i];
     return NULL;
 }
+
+bool tree_names_own_file(const char *name)
+{
+    for (size_t i = 0; i < n_checkpoint_files; i++)
+        if (checkpoint_files[i].kind != CKPT_STATE && checkpoint_files[i].kind != CKPT_META && strstr(name, checkpoint_files[i].name))
+            return true;
+    return false;
+}

@@ -287,6 +287,8 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
     int r = 0;
 
     index_write_lock(x);
+    if (x->sealed_only && c->activity)
+        c->sizes[FILE_OUTPUT] = -1; /* it still grows */
     atomic_store(&x->latest_known, false);
     e = index_by_id(x, c->id);
     if (change)

@@ -187,7 +187,7 @@ int store_take_begin(struct store *s, int64_t line_id, int64_t mount_id, const c
                      int64_t *ret_checkpoint, int64_t *ret_action, struct err *e);
 
 /* Journals another try of a failed take. -EBUSY as above, -EINVAL if it isn't PHASE_FAILED. -ESTALE, once, if it was a restore that
- * failed it: whoever made the directory before that must hear of it, the next try is taken for a new beginning. */
+ * failed it: whoever made the directory before that must hear of it, the next try is taken for a new beginning. Bounded by 2 s. */
 int store_take_again(struct store *s, int64_t checkpoint, int64_t mount_id, const struct store_who *who, int64_t *ret_action,
                      struct err *e);
 
@@ -203,7 +203,7 @@ int store_take_failed(struct store *s, int64_t checkpoint, int64_t action, int c
 
 /* Part of a state under way: written with synchronous_commit=off (the seal compares and is durable). `off` may be anywhere. */
 int store_state_write(struct store *s, int64_t checkpoint, int64_t off, const void *bytes, size_t n, struct err *e);
-/* Cuts or extends (with NUL bytes) what was written to `size`. */
+/* Cuts or extends (with NUL bytes) what was written to `size`. Bounded by 2 s: creating state.json holds a directory's lock. */
 int store_state_truncate(struct store *s, int64_t checkpoint, int64_t size, struct err *e);
 /* What was written so far, assembled. */
 int store_state_assemble(struct store *s, int64_t checkpoint, struct buf *ret, struct err *e);
@@ -237,7 +237,8 @@ struct store_seal {
  * `meta` any more. */
 int store_seal(struct store *s, int64_t checkpoint, const struct store_seal *seal, const struct store_who *who, struct err *e);
 
-/* Replaces meta.json. `sealed`: whether the caller checked it as that of a sealed checkpoint; -EAGAIN if that has changed. */
+/* Replaces meta.json. `sealed`: whether the caller checked it as that of a sealed checkpoint; -EAGAIN if that has changed. Bounded by 2 s:
+ * a rename onto it holds a directory's lock. */
 int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, bool sealed, const struct store_who *who,
                    struct err *e);
 
@@ -307,7 +308,8 @@ struct store_begin {
 int store_action_begin(struct store *s, const struct store_begin *b, struct store_action *ret, struct err *e);
 
 /* Journals a refused command (state REFUSED, with doc), so that `result` and the audit log tell it. checkpoint may be 0, or that of a
- * checkpoint deleted meanwhile. The store puts `"action": "act-…"` before the other members of `doc_without_id`, which may be NULL. */
+ * checkpoint deleted meanwhile. The store puts `"action": "act-…"` before the other members of `doc_without_id`, which may be NULL.
+ * Bounded by 2 s. */
 int store_action_refuse(struct store *s, const struct store_begin *b, int code, const char *message, const char *doc_without_id,
                         int64_t *ret_action, struct err *e);
 

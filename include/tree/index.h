@@ -60,7 +60,7 @@ struct index;
 struct index *index_new(void);
 void index_free(struct index *x);
 
-/* -o ro: only sealed checkpoints are there (design.md §7.2). Before the index is used. */
+/* -o ro: only sealed checkpoints and finished outputs are there (design.md §7.2). Before the index is used. */
 void index_set_sealed_only(struct index *x, bool on);
 
 void index_read_lock(struct index *x);

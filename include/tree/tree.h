@@ -61,5 +61,8 @@ int tree_readlink(struct index *x, node_id node, struct buf *ret);
 /* Appends the bytes of a SOURCE_TEXT (or SOURCE_TEMP, SOURCE_WAIT: the status) node as they are now. 0, -ESTALE, -ENOMEM. */
 int tree_text(struct index *x, node_id node, struct buf *ret);
 
+/* Whether `name` holds the name of a file in a checkpoint's directory that only the product makes, as rsync's `.snapshot.json.XXXXXX`. */
+bool tree_names_own_file(const char *name);
+
 
 #endif

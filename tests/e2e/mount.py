@@ -217,6 +217,28 @@ class Mount:
         return [p for p in pids if b"checkpointfs-agent" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
+class Second(Mount):
+    """Another mount over the same store and the same Neon."""
+
+    def __init__(self, first, *options):
+        self.__dict__.update(first.__dict__)
+        self.options = [*first.options, *options]
+        self.root = self.base / "mnt2"
+        self.root.mkdir(exist_ok=True)
+        self.log = self.base / "log2"
+        self.process = None
+
+    def __enter__(self):
+        return self.mount()
+
+    def __exit__(self, *exc):
+        if exc[0] is not None:
+            print(self.log.read_text()[-4000:])
+        if self.process.poll() is None:
+            self.terminate()
+        subprocess.run(["fusermount3", "-uzq", self.root], stderr=subprocess.DEVNULL)
+
+
 def shell(command, shell="bash", timeout=DEADLINE, **kw):
     """Runs a command line in a shell; returns the finished process with its output as text."""
     return subprocess.run([shell, "-c", command], capture_output=True, text=True, timeout=timeout, **kw)

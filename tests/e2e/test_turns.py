@@ -3,12 +3,11 @@
 import errno
 import json
 import os
-import subprocess
 import threading
 
 import pytest
 from emulator import wait_until
-from mount import DEADLINE, Mount
+from mount import DEADLINE, Mount, Second
 from restoring import OPERATION, SNAPSHOT, World, active, bare, put, restore, restored_once, rows, tidy
 
 
@@ -24,27 +23,6 @@ def m():
 def clean(request):
     yield
     tidy(request.getfixturevalue("m"))
-
-
-class Second(Mount):
-    """Another mount over the same store and the same Neon."""
-
-    def __init__(self, first):
-        self.__dict__.update(first.__dict__)
-        self.root = self.base / "mnt2"
-        self.root.mkdir(exist_ok=True)
-        self.log = self.base / "log2"
-        self.process = None
-
-    def __enter__(self):
-        return self.mount()
-
-    def __exit__(self, *exc):
-        if exc[0] is not None:
-            print(self.log.read_text()[-4000:])
-        if self.process.poll() is None:
-            self.terminate()
-        subprocess.run(["fusermount3", "-uzq", self.root], stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture

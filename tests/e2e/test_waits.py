@@ -171,6 +171,9 @@ def test_a_frozen_store_holds_no_directory_for_long(own):
     m = own
     m.take("cold")
     m.take("colder")
+    os.mkdir(m / "half")
+    m.wait_status("half", "saved")
+    (m / "colder/.meta.json.new").write_text('{"reason": "later"}')
     listing = sorted(os.listdir(m.root))
 
     def read():
@@ -192,6 +195,12 @@ def test_a_frozen_store_holds_no_directory_for_long(own):
         assert refused(os.rename, m / "cold", m / "warm") == "EIO"
         assert refused(os.rmdir, m / "colder") == "EIO"
         assert time.monotonic() - start < 3 * BOUND
+        for expected, call, *words in (("EIO", open, m / "half/state.json", "w"), ("EINVAL", os.mkdir, m / "bad\nname"),
+                                       ("EIO", os.replace, m / "colder/.meta.json.new", m / "colder/meta.json")):
+            start = time.monotonic()
+            assert refused(call, *words) == expected
+            assert time.monotonic() - start < BOUND, words
+        assert "status" in os.listdir(m / "half") and "status" in os.listdir(m / "colder")
         # What the index knows is answered at once.
         assert sorted(os.listdir(m.root)) == listing
         assert m.status("cold") == "waiting (1 call)"
@@ -199,6 +208,8 @@ def test_a_frozen_store_holds_no_directory_for_long(own):
         assert os.readlink(m / "latest") in listing
     [t.join() for t in threads]
     os.rename(m / "cold", m / "warm")
+    os.replace(m / "colder/.meta.json.new", m / "colder/meta.json")
+    assert m.json("colder/meta.json") == {"reason": "later"}
     m.take("new")
     assert m.echo("new/restore", "in-place") is None
     assert m.read("warm/history.jsonl").count("\n") >= 4

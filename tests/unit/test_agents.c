@@ -1,6 +1,7 @@
 /* The runner and its supervisor, with real processes: this binary acts as the supervisor, and as a mount that dies. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,12 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "../../fs/agents/agents_i.h"
 #include "agents/ancestry.h"
 #include "agents/runner.h"
 #include "util/buf.h"
@@ -385,6 +388,39 @@ static void test_lease(void **state)
     assert_int_equal(ex.kind, AGENT_SIGNALED);
 }
 
+#define HASTY "TEST_HASTY_SUPERVISOR=1"
+
+/* A supervisor that reports and exits while an order is there that it hasn't read. */
+static int hasty_supervisor(void)
+{
+    struct agent_report report = {.shell = getpid()};
+    struct pollfd p = {.fd = AGENT_SOCKET_FD, .events = POLLIN};
+
+    send(AGENT_SOCKET_FD, &report, sizeof(report), 0);
+    poll(&p, 1, LONG_MS);
+    report.finished = true;
+    report.status = 7 << 8;
+    return send(AGENT_SOCKET_FD, &report, sizeof(report), 0) < 0;
+}
+
+/* The kernel tells the mount of the order that was lost before it hands out the report: the report must count all the same. */
+static void test_report_behind_a_lost_lease(void **state)
+{
+    static const char *const hasty[] = {HASTY, NULL};
+    struct agent_spec spec = {.command = "true", .cwd = work_dir, .set_env = hasty};
+    struct agent *a = NULL;
+    struct agent_exit ex;
+    siginfo_t info;
+
+    (void)state;
+    assert_int_equal(agent_start(&spec, &a, NULL), 0);
+    agent_lease(a);
+    assert_int_equal(waitid(P_PID, (id_t)agent_supervisor_pid(a), &info, WEXITED | WNOWAIT), 0);
+    ex = finish(a, NULL);
+    assert_int_equal(ex.kind, AGENT_EXITED);
+    assert_int_equal(ex.code, 7);
+}
+
 static void test_free_ends_a_running_agent(void **state)
 {
     struct agent *a = start("echo $$ >pid; exec sleep 1000", 500, 0);
@@ -641,6 +677,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_leftovers_end),
         cmocka_unit_test(test_short_leftover_may_finish),
         cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_report_behind_a_lost_lease),
         cmocka_unit_test(test_free_ends_a_running_agent),
         cmocka_unit_test(test_mount_death),
         cmocka_unit_test(test_supervisor_death),
@@ -653,6 +690,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_supervisor_by_hand),
     };
 
+    if (agent_is_supervisor_name(argv[0]) && getenv("TEST_HASTY_SUPERVISOR"))
+        return hasty_supervisor();
     if (agent_is_supervisor_name(argv[0]))
         return agent_supervisor_main(argc, argv);
     return cmocka_run_group_tests_name("agents", tests, make_dir, remove_dir);

@@ -4,6 +4,7 @@ BUILD     ?= build
 CC        ?= gcc
 SAN       ?=
 PYTEST_ARGS ?=
+JOBS      ?= $(shell expr 2 \* `nproc`)
 VENV      ?= build/venv
 PLAN      ?= paid
 KEEP      ?=
@@ -29,9 +30,12 @@ obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 BINS      := $(BUILD)/checkpointfs $(BUILD)/neon-emulator
 
-CONCURRENT := $(addprefix tests/e2e/test_,waits.py control.py interrupts.py turns.py leaving.py)
+# Tests wait more than they work, hence more of them at once than there are cores.
+PYTEST     = CHECKPOINTFS_BUILD=$(abspath $(BUILD)) $(VENV)/bin/python -m pytest -c tests/pytest.ini -n $(JOBS) --dist worksteal
 
-.PHONY: all demo test bench lint flags asan tsan install clean help setup
+CONCURRENT := $(addprefix tests/e2e/test_,shared.py waits.py control.py interrupts.py turns.py leaving.py)
+
+.PHONY: all demo test suite bench lint flags asan tsan install clean help setup
 .DEFAULT_GOAL := all
 
 all: $(BINS) ## build build/checkpointfs and build/neon-emulator
@@ -64,10 +68,20 @@ demo: ## the guide's story from end to end; KEEP=1 leaves the mount up, PLAN=fre
 	@$(MAKE) --no-print-directory -s all
 	@BUILD=$(BUILD) PLAN=$(PLAN) KEEP=$(KEEP) scripts/demo/demo
 
-test: ## the whole suite, set-up included
+ASAN_FLAGS = CFLAGS="-O1 -g -fno-omit-frame-pointer" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+TSAN_FLAGS = CFLAGS="-O1 -g" SAN=-fsanitize=thread
+
+test: ## the whole suite, set-up included; JOBS=1: one test after the other, PYTEST_ARGS="-k WORD": some of them
 	@scripts/setup test
 	@$(MAKE) --no-print-directory -s all $(BUILD)/units
-	@CHECKPOINTFS_BUILD=$(abspath $(BUILD)) $(VENV)/bin/python -m pytest -c tests/pytest.ini tests $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -s build/asan/checkpointfs BUILD=build/asan $(ASAN_FLAGS)
+	@$(MAKE) --no-print-directory -s build/tsan/checkpointfs BUILD=build/tsan $(TSAN_FLAGS)
+	@$(MAKE) --no-print-directory -s suite
+
+# What is built is tested. pytest ends with 5 where PYTEST_ARGS asks for no test of that half: wrong only if it asks for none at all.
+suite:
+	@$(PYTEST) -m "not alone" tests $(PYTEST_ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	$(PYTEST) -n 0 -m alone tests $(PYTEST_ARGS); second=$$?; [ $$second != 5 ] || exit $$first; exit $$second
 
 $(BUILD)/units: $(UNITS)
 	@touch $@
@@ -80,13 +94,13 @@ flags: # for scripts/lint
 	@echo $(LANG_FLAGS)
 
 asan: ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, with leak checking
-	@$(MAKE) --no-print-directory test BUILD=build/asan VENV=$(VENV) CFLAGS="-O1 -g -fno-omit-frame-pointer" \
-		SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+	@$(MAKE) --no-print-directory test BUILD=build/asan VENV=$(VENV) $(ASAN_FLAGS)
 
+tsan: BUILD = build/tsan
 tsan: ## the concurrent part of the suite under ThreadSanitizer
 	@scripts/setup test
-	@$(MAKE) --no-print-directory -s all BUILD=build/tsan CFLAGS="-O1 -g" SAN=-fsanitize=thread
-	@CHECKPOINTFS_BUILD=$(abspath build/tsan) $(VENV)/bin/python -m pytest -c tests/pytest.ini $(CONCURRENT) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -s all BUILD=build/tsan $(TSAN_FLAGS)
+	@$(PYTEST) $(CONCURRENT) $(PYTEST_ARGS)
 
 bench: all ## times of takes, restores, listings and reads, side by side with plain files and pg_basebackup
 	@BUILD=$(BUILD) $(VENV)/bin/python scripts/bench

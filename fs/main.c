@@ -138,14 +138,20 @@ static int start_store(struct program *p, struct err *e)
     return r;
 }
 
+/* For tests of Neon's failures (tests/e2e/test_fault_matrix.py): with CHECKPOINTFS_HURRY set, what is tried again is tried again soon. */
+#define HURRY_BACKOFF_MS 20
+#define HURRY_GRACE_MS 500
+
 static int start_neon(struct program *p, struct err *e)
 {
+    bool hurry = getenv("CHECKPOINTFS_HURRY");
     struct neon_config nc = {
         .api_host = p->c.api_host,
         .api_key = p->c.api_key,
         .project_id = p->c.project_id,
         .user_agent = "checkpointfs/" CHECKPOINTFS_VERSION,
         .call_timeout_ms = p->c.deadline_ms,
+        .backoff_ms = hurry ? HURRY_BACKOFF_MS : 0, .failed_grace_ms = hurry ? HURRY_GRACE_MS : 0, /* 0: as usual */
     };
 
     return neon_open(&nc, &p->neon, e);
@@ -156,7 +162,8 @@ static int start_mount(struct program *p, struct err *e)
     cleanup_free char *text = config_text(&p->c);
     struct mount_config mc = {
         .index = p->index, .store = p->store, .mountpoint = p->c.mountpoint, .options = p->c.options,
-        .read_only = p->c.read_only, .debug = p->c.debug,
+        .read_only = p->c.read_only, .debug = p->c.debug, .uid = p->c.uid, .gid = p->c.gid, .umask = p->c.umask, .role = p->c.may,
+        .has_operators = p->c.operators != NULL, .operators = p->c.operators_gid,
     };
 
     if (!text || index_set_text(p->index, MOUNT_CONFIG, text, 0) < 0 ||
@@ -166,17 +173,35 @@ static int start_mount(struct program *p, struct err *e)
     return mount_open(&mc, &p->mount, e);
 }
 
+/* For tests of crashes (tests/e2e/killing.py): CHECKPOINTFS_KILL_AT=N is killed at point N, stop:N stops at the Nth of those that
+ * differ for whoever else is killed (actions/point.c); 0 only logs the points. */
+static int64_t kill_at(int *ret_signal)
+{
+    const char *n = getenv("CHECKPOINTFS_KILL_AT");
+    bool stop = n && strncmp(n, "stop:", 5) == 0;
+
+    *ret_signal = stop ? SIGSTOP : SIGKILL;
+    return n && *n ? strtoll(stop ? n + 5 : n, NULL, 10) : -1;
+}
+
 static int start_engine(struct program *p, struct err *e)
 {
     struct engine_config ec = {
         .store = p->store, .neon = p->neon, .index = p->index, .project_id = p->c.project_id, .branch_id = p->c.branch_id,
         .database = p->c.database, .role = p->c.role, .mountpoint = p->c.mountpoint, .cwd = p->c.cwd,
-        .resume_command = p->c.resume, .deadline_ms = p->c.deadline_ms, .grace_ms = p->c.grace_ms, .local = p->c.local_dir != NULL,
+        .resume_command = role_may(p->c.may, ROLE_AGENT) ? p->c.resume : NULL, /* where no agent could take a checkpoint none is woken */
+        .conninfo = p->c.store, .pgpassword = getenv("PGPASSWORD"), .api_key = p->c.api_key,
+        .deadline_ms = p->c.deadline_ms,
+        .grace_ms = p->c.grace_ms, .unconfirmed_ms = p->c.unconfirmed_ms, .retention = p->c.retention, .local = p->c.local_dir != NULL,
+        .run_on = p->c.run_on, .read_only = p->c.read_only,
         .changed = mount_changed, .changed_arg = p->mount,
     };
     cleanup_free char *host = NULL;
     cleanup_free char *port = NULL;
-    int r = engine_start(&ec, &p->engine, e);
+    int r;
+
+    ec.kill_at = kill_at(&ec.kill_signal);
+    r = engine_start(&ec, &p->engine, e);
 
     if (r == 0 && p->c.store)
         r = store_location(p->c.store, &host, &port, e);
@@ -187,8 +212,11 @@ static int start_engine(struct program *p, struct err *e)
 
 static int start(struct program *p, struct err *e)
 {
+    const char *dir = p->c.local_dir ? p->c.local_dir : p->c.store_dir;
     int r = mount_check(p->c.mountpoint, p->c.options, &p->mountpoint_lock, e);
 
+    if (r == 0 && dir)
+        r = local_apart(dir, p->c.mountpoint, e);
     if (r == 0)
         r = start_store(p, e);
     if (r == 0)
@@ -202,17 +230,35 @@ static int start(struct program *p, struct err *e)
     return r;
 }
 
-static void stop(struct program *p)
+static void stop_servers(struct program *p)
+{
+    if (p->servers && local_servers_close(p->servers, SERVERS_STOP_MS) < 0)
+        log_warn("the private servers are still stopping");
+}
+
+/* With threads that hang: they use what would be freed, and what exit(3) has libraries tidy up. They end with the process. */
+__attribute__((noreturn)) static void leave(struct program *p, int status)
+{
+    log_warn("leaving with actions under way; the next mount goes on with them");
+    mount_leave(p->mount);
+    stop_servers(p);
+    fflush(stdout);
+    fflush(stderr);
+    _exit(status);
+}
+
+static void stop(struct program *p, int status)
 {
     if (p->engine)
         engine_stop(p->engine);
+    if (p->engine && !engine_idle(p->engine))
+        leave(p, status);
     mount_close(p->mount);
     engine_free(p->engine);
     index_free(p->index);
     neon_close(p->neon);
     store_close(p->store);
-    if (p->servers && local_servers_close(p->servers, SERVERS_STOP_MS) < 0)
-        log_warn("the private servers are still stopping");
+    stop_servers(p);
     config_free(&p->c);
 }
 
@@ -249,7 +295,7 @@ static int run(struct program *p)
         else
             log_error("%s", err_text(&e));
     }
-    stop(p);
+    stop(p, r < 0 ? 1 : 0);
     curl_global_cleanup();
     return r < 0 ? 1 : 0;
 }

@@ -17,6 +17,11 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_keyboard_interrupt():
+    """Ctrl-C: what is up is taken down, undisturbed by the second SIGINT that xdist sends five seconds later."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.fixture(scope="module")
 def m():
     """A mount without a resume command, shared by the tests of a module: each takes names of its own."""

@@ -111,17 +111,29 @@ static int only_database(struct engine *g, const struct neon_call *call, const c
     return r;
 }
 
-int active_uri(struct engine *g, const struct neon_call *call, const char *branch, char **ret_uri, struct err *e)
+int uri_of(struct engine *g, const struct neon_call *call, const char *branch, char **ret_uri, struct err *e)
 {
     cleanup_free char *role = NULL;
     cleanup_free char *database = NULL;
-    cleanup_free char *uri = NULL;
-    cleanup_free char *line = NULL;
     int r;
 
     if ((r = only_role(g, call, branch, &role, e)) < 0 || (r = only_database(g, call, branch, &database, e)) < 0)
         return r;
-    r = neon_said(g, neon_connection_uri(g->c.neon, call, branch, database, role, &uri, e), e);
+    r = neon_said(g, neon_connection_uri(g->c.neon, call, branch, database, role, ret_uri, e), e);
+    if (r == 0 && mask_uri(g, *ret_uri) < 0) {
+        free(*ret_uri);
+        *ret_uri = NULL;
+        r = err_set(e, ENOMEM, "out of memory");
+    }
+    return r;
+}
+
+int active_uri(struct engine *g, const struct neon_call *call, const char *branch, char **ret_uri, struct err *e)
+{
+    cleanup_free char *uri = NULL;
+    cleanup_free char *line = NULL;
+    int r = uri_of(g, call, branch, &uri, e);
+
     if (r < 0)
         return r;
     line = str_format("%s\n", uri);
@@ -131,6 +143,7 @@ int active_uri(struct engine *g, const struct neon_call *call, const char *branc
     pthread_mutex_lock(&g->lock);
     free(g->connection_uri);
     g->connection_uri = str_dup(uri);
+    g->uri_old = false;
     pthread_mutex_unlock(&g->lock);
     if (ret_uri)
         *ret_uri = steal_ptr(&uri);
@@ -139,11 +152,19 @@ int active_uri(struct engine *g, const struct neon_call *call, const char *branc
 
 /* ---- does Neon agree with the record? ------------------------------------------------------------------------------- */
 
-static int disagrees(struct err *e, const char *recorded, const char *now)
+/* `id`: the branch that Neon says is active; NULL when it says none, and then `what` is so. */
+static int disagrees(struct err *e, const char *recorded, const char *id, const char *what)
 {
+    if (!id)
+        return err_set(e, ESTALE,
+                       "the active branch is %s by the record of this mount, but Neon says %s; somebody changed it from outside. "
+                       "Nothing was done. Put the branch back in Neon's console, or go on with another one:"
+                       " echo 'adopt BRANCH_ID' > .control/adopt",
+                       recorded, what);
     return err_set(e, ESTALE,
-                   "the active branch is %s by the record of this mount, but Neon says %s; somebody changed it from outside. "
-                   "Nothing was done. See .control/active_branch, and put the branch back in Neon's console", recorded, now);
+                   "the active branch is %s by the record of this mount, but Neon says %s; somebody changed it from outside. Nothing was "
+                   "done. Put the branch back in Neon's console, or go on with that one: echo 'adopt %s' > .control/adopt",
+                   recorded, id, id);
 }
 
 /* The read-write endpoint of `branch`; NULL when it has none. */
@@ -161,8 +182,7 @@ static int endpoint_of(struct engine *g, const struct neon_call *call, const cha
     return 0;
 }
 
-/* Which branch has the endpoint that the record knows: after a restore in the console, another one. */
-static int branch_of_endpoint(struct engine *g, const struct neon_call *call, const char *endpoint, char **ret, struct err *e)
+int branch_of_endpoint(struct engine *g, const struct neon_call *call, const char *endpoint, char **ret, struct err *e)
 {
     struct neon_endpoints eps = {0};
     int r = neon_said(g, neon_endpoints_list(g->c.neon, call, NULL, &eps, e), e);
@@ -186,11 +206,11 @@ static int check_branches(struct engine *g, const struct neon_call *call, const 
     b = neon_branches_by_id(&l, recorded);
     def = neon_branches_default(&l);
     if (!b)
-        r = disagrees(e, recorded, def ? def->id : "it is gone");
+        r = disagrees(e, recorded, def && g->follows_default ? def->id : NULL, "it is gone");
     else if (b->parent_id)
         r = err_set(e, EINVAL, "branch %s is a child of %s; snapshots can only be taken of root branches", recorded, b->parent_id);
     else if (g->follows_default && (!def || strcmp(def->id, recorded) != 0))
-        r = disagrees(e, recorded, def ? def->id : "there is no default branch");
+        r = disagrees(e, recorded, def ? def->id : NULL, "there is no default branch");
     neon_branches_free(&l);
     return r;
 }
@@ -205,12 +225,14 @@ int active_check(struct engine *g, const struct neon_call *call, char **ret_bran
     if (r < 0)
         return r;
     r = check_branches(g, call, line.active_branch, e);
+    if (r == -ESTALE && !g->follows_default && line.endpoint_id && branch_of_endpoint(g, call, line.endpoint_id, &holder, e) == 0 && holder)
+        r = disagrees(e, line.active_branch, holder, NULL);
     if (r == 0)
         r = endpoint_of(g, call, line.active_branch, &endpoint, e);
     if (r == 0 && line.endpoint_id && !str_equal(line.endpoint_id, endpoint)) {
         r = branch_of_endpoint(g, call, line.endpoint_id, &holder, e);
         if (r == 0 && holder)
-            r = disagrees(e, line.active_branch, holder);
+            r = disagrees(e, line.active_branch, holder, NULL);
         else if (r == 0 && !endpoint)
             r = err_set(e, ESTALE, "branch %s has no read-write endpoint any more; make one in Neon", line.active_branch);
     }

@@ -39,7 +39,7 @@ bool neon_wait_for(struct run *r, const struct err *e)
     r->waits_for_neon = true;
     r->doubtful = true;
     clock_sleep_ms(TROUBLE_MS);
-    return !atomic_load(&r->g->stopping);
+    return !run_leaves(r);
 }
 
 int operations_settle(struct run *r, const struct neon_call *call, struct err *e)
@@ -149,6 +149,11 @@ static int delete_surely(struct engine *g, const struct neon_call *call, const c
 int snapshot_delete_surely(struct engine *g, const struct neon_call *call, const char *id, struct err *e)
 {
     return delete_surely(g, call, id, neon_snapshot_delete, e);
+}
+
+int branch_delete_surely(struct engine *g, const struct neon_call *call, const char *id, struct err *e)
+{
+    return delete_surely(g, call, id, neon_branch_delete, e);
 }
 
 int discard_snapshots(struct engine *g, const struct neon_call *call, const char *name, const char *keep, struct err *e)

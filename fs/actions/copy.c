@@ -6,41 +6,37 @@
 #include "util/log.h"
 #include "util/text.h"
 
-/* Giving the snapshot back is an action like any other: it waits for the project's turn, and survives the mount. */
-static void discard(struct engine *g, int64_t checkpoint, const struct who *who)
+/* It is to be seen while it waits for its turn. In its own thread: the reply of a create or mkdir can't wait until the store is back. */
+static void discard_body(struct run *r)
 {
-    struct store_begin b = {
-        .kind = ACTION_DELETE, .line_id = g->line_id, .mount_id = g->mount_id, .checkpoint = checkpoint, .command = DISCARD_COMMAND,
-        .who = &who->w,
-    };
-    struct store_action a = {0};
-    cleanup_err struct err e = {0};
-    struct run *r = NULL;
-
-    if (store_action_begin(g->c.store, &b, &a, &e) == 0)
-        r = run_new(g, &a, &who->w);
-    store_action_free(&a);
-    if (r) {
-        journal_step(r, "", NULL, NULL);
-        run_start(r, delete_body);
-        run_unref(r);
-    } else {
-        log_warn("the snapshot of a copy stays in Neon: %s", err_text(&e));
-    }
+    journal_step(r, "", NULL, NULL);
+    delete_body(r);
 }
 
-int engine_take_is_copy(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
+/* Giving the snapshot back is an action like any other: it waits for the project's turn, and survives the mount. */
+static void discard(struct engine *g, struct store_action *a)
 {
-    struct brief b = {0};
-    int r = engine_brief(g, checkpoint, &b);
+    struct run *r = run_new(g, a);
 
-    if (r < 0)
-        return err_set(e, ENOENT, "the checkpoint is gone");
-    r = store_take_failed(g->c.store, checkpoint, 0, EPERM, TAKE_IS_COPY, NULL, e);
+    if (!r) {
+        log_warn("the snapshot of a copy is given back in a moment: out of memory");
+        return;
+    }
+    run_start(r, discard_body);
+    run_unref(r);
+}
+
+int engine_take_is_copy(struct engine *g, int64_t checkpoint, const char *file, const struct who *who, struct err *e)
+{
+    cleanup_free char *note = str_format(TAKE_IS_COPY " (%s is no file of a take, state.json and meta.json are; rmdir this and take"
+                                          " again)", file);
+    struct store_action a = {0};
+    int r = note ? LEASED(g, store_take_is_copy(g->c.store, checkpoint, EPERM, note, &who->w, &a, e)) : err_set(e, ENOMEM, "out of memory");
+
     engine_take_code(g, checkpoint, EPERM);
     engine_refresh(g, checkpoint, 0);
-    if (r == 0 && (b.phase == PHASE_SAVED || b.phase == PHASE_SEALED)) /* else its take does it */
-        discard(g, checkpoint, who);
-    brief_clear(&b);
+    if (r == 0 && a.id) /* else its take does it */
+        discard(g, &a);
+    store_action_free(&a);
     return r;
 }

@@ -1,13 +1,33 @@
-/* The mount's lease: renewed every second by a thread that does nothing else, so that nothing else can hold it up. */
+/* The mount's lease: renewed every second by a thread that does nothing else, so that nothing else can hold it up. A mount that was
+ * declared dead meanwhile has lost all it was at, and goes on under a new number. */
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "actions_i.h"
 #include "util/clock.h"
+#include "util/thread.h"
 
 #define TICK_MS 100
 #define BEAT_MS 1000
+
+void lease_renew(struct engine *g)
+{
+    int64_t asked = clock_boot_ms();
+    int r;
+
+    pthread_mutex_lock(&g->renewing);
+    r = store_mount_beat(g->c.store, atomic_load(&g->mount_id), NULL);
+    if (r == -ESTALE && !atomic_load(&g->stopping)) {
+        lease_lost(g);
+        asked = clock_boot_ms();
+        r = recover_register(g, NULL);
+    }
+    if (r == 0)
+        atomic_store(&g->last_beat, asked);
+    else if (r != -ESTALE)
+        store_unanswered(g->c.store);
+    pthread_mutex_unlock(&g->renewing);
+}
 
 static void *keep(void *arg)
 {
@@ -15,13 +35,13 @@ static void *keep(void *arg)
     int64_t beat = 0;
 
     while (!atomic_load(&g->stopping)) {
-        int64_t now = clock_mono_ms();
+        int64_t now = clock_boot_ms(); /* at once when the machine wakes */
 
         if (now >= beat) {
-            if (store_mount_beat(g->c.store, g->mount_id, NULL) == 0)
-                atomic_store(&g->last_beat, clock_mono_ms());
+            lease_renew(g);
             beat = now + BEAT_MS;
         }
+        follow_check(g);
         clock_sleep_ms(TICK_MS);
     }
     return NULL;
@@ -29,13 +49,8 @@ static void *keep(void *arg)
 
 int engine_thread(pthread_t *ret, void *(*body)(void *), struct engine *g, struct err *e)
 {
-    sigset_t all, old;
-    int failed;
+    int failed = thread_start(ret, NULL, body, g);
 
-    sigfillset(&all); /* the main thread alone gets TERM and INT: fuse.md §1.9 */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    failed = pthread_create(ret, NULL, body, g);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return failed ? err_set(e, failed, "no thread can be started: %s", strerror(failed)) : 0;
 }
 

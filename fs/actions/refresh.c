@@ -35,11 +35,15 @@ static int refresh_locked(struct engine *g, int64_t checkpoint, int64_t action, 
         else if (r == -ENOENT)
             index_remove(g->c.index, checkpoint, change);
     }
-    if (action && r != -ENOMEM)
-        store_actions(g->c.store, g->line_id, action - 1, put_action, g->c.index, NULL);
-    if (store_events_size(g->c.store, g->line_id, &size, &mtime, NULL) == 0)
+    if (r == -ENOENT)
+        r = 0;
+    if (r == 0 && action)
+        r = store_actions(g->c.store, g->line_id, action - 1, put_action, g->c.index, e);
+    if (r >= 0)
+        r = store_events_size(g->c.store, g->line_id, &size, &mtime, e);
+    if (r == 0)
         index_set_events(g->c.index, size, mtime);
-    return r == -ENOENT ? 0 : r;
+    return r;
 }
 
 int engine_refresh(struct engine *g, int64_t checkpoint, int64_t action)
@@ -53,24 +57,46 @@ int engine_refresh(struct engine *g, int64_t checkpoint, int64_t action)
     pthread_mutex_unlock(&g->refresh);
     if (r < 0)
         log_warn("the index can't follow the store: %s", err_text(&e));
-    if (checkpoint)
-        engine_changed(g, &change);
-    else
-        index_change_clear(&change);
+    engine_changed(g, &change); /* the log has grown, even where no checkpoint has changed */
     return r;
 }
+
+/* ---- everything --------------------------------------------------------------------------------------------------------- */
 
 struct loading {
     struct engine *g;
     bool reloading;
+    int64_t *ids; /* that the store has, in order of id after the load */
+    size_t n, cap;
 };
+
+static int loaded(struct loading *l, int64_t id)
+{
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 256;
+        int64_t *grown = realloc(l->ids, cap * sizeof(*grown));
+
+        if (!grown)
+            return -ENOMEM;
+        l->ids = grown;
+        l->cap = cap;
+    }
+    l->ids[l->n++] = id;
+    return 0;
+}
 
 static int load_checkpoint(void *arg, struct store_checkpoint *c)
 {
     struct loading *l = arg;
     struct index_change change = {0};
-    int r = index_put(l->g->c.index, c, l->reloading ? &change : NULL);
+    int r = l->reloading ? loaded(l, c->id) : 0;
 
+    follow_heard(l->g);
+    if (r < 0) {
+        store_checkpoint_free(c);
+        return r;
+    }
+    r = index_put(l->g->c.index, c, l->reloading ? &change : NULL);
     if (l->reloading)
         engine_changed(l->g, &change);
     return r;
@@ -78,21 +104,100 @@ static int load_checkpoint(void *arg, struct store_checkpoint *c)
 
 static int load_action(void *arg, const struct store_action_entry *a)
 {
-    return index_action_put(arg, a);
+    struct loading *l = arg;
+
+    follow_heard(l->g);
+    return index_action_put(l->g->c.index, a);
 }
 
-/* Everything of the line: at the start, and after a restore took many checkpoints off it. */
-void engine_refresh_line(struct engine *g)
+static int by_number(const void *a, const void *b)
 {
-    struct loading l = {.g = g, .reloading = index_last_action(g->c.index) > 0};
-    cleanup_err struct err e = {0};
+    int64_t x = *(const int64_t *)a;
+    int64_t y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* The next checkpoint of the index from `id` on that the store didn't have; 0 = none. */
+static int64_t next_gone(struct loading *l, int64_t id)
+{
+    struct index_entry *e;
+    int64_t found = 0;
+
+    index_read_lock(l->g->c.index);
+    for (e = index_next(l->g->c.index, id); e && !found; e = index_next(l->g->c.index, e->c.id + 1))
+        if (l->n == 0 || !bsearch(&e->c.id, l->ids, l->n, sizeof(*l->ids), by_number))
+            found = e->c.id;
+    index_unlock(l->g->c.index);
+    return found;
+}
+
+static void remove_gone(struct loading *l)
+{
+    int64_t id = 0;
+
+    if (l->n > 0) /* else there is no array */
+        qsort(l->ids, l->n, sizeof(*l->ids), by_number);
+    while ((id = next_gone(l, id + 1))) {
+        struct index_change change = {0};
+
+        index_remove(l->g->c.index, id, &change);
+        engine_changed(l->g, &change);
+    }
+}
+
+int engine_reload(struct engine *g, struct err *e)
+{
+    struct loading l = {.g = g, .reloading = g->loaded};
+    cleanup_err struct err why = {0};
+    int r;
 
     pthread_mutex_lock(&g->refresh);
-    if (store_checkpoints(g->c.store, g->line_id, load_checkpoint, &l, &e) < 0)
-        log_error("the index can't be loaded from the store: %s", err_text(&e));
-    store_actions(g->c.store, g->line_id, index_last_action(g->c.index), load_action, g->c.index, NULL);
-    refresh_locked(g, 0, 0, NULL, &e);
+    r = store_checkpoints(g->c.store, g->line_id, load_checkpoint, &l, &why);
+    if (r == 0 && l.reloading)
+        remove_gone(&l);
+    if (r == 0)
+        r = store_actions(g->c.store, g->line_id, 0, load_action, &l, &why);
+    if (r == 0)
+        r = refresh_locked(g, 0, 0, NULL, &why);
+    g->loaded = g->loaded || r == 0;
     pthread_mutex_unlock(&g->refresh);
+    free(l.ids);
+    if (r < 0) {
+        if (!e)
+            log_error("the index can't be loaded from the store: %s", err_text(&why));
+        return err_move(e, &why);
+    }
+    replaced_refresh(g);
+    return engine_follow_line(g, e);
+}
+
+int engine_follow_line(struct engine *g, struct err *e)
+{
+    struct store_line line = {0};
+    bool same, moved;
+    int r = store_line_get(g->c.store, g->line_id, &line, e);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&g->lock);
+    same = str_equal(g->active_branch, line.active_branch) && (!line.endpoint_id || str_equal(g->endpoint_id, line.endpoint_id));
+    moved = !same && line.endpoint_id && !str_equal(g->endpoint_id, line.endpoint_id);
+    if (moved) {
+        free(g->connection_uri); /* another endpoint has another one: asked for when it is needed, and by the watch */
+        g->connection_uri = NULL;
+    }
+    g->uri_old |= !same; /* and a restore brings roles and passwords back */
+    pthread_mutex_unlock(&g->lock);
+    if (moved)
+        index_set_text(g->c.index, MOUNT_CONNECTION_URI, "", 0);
+    if (!same) {
+        active_set(g, line.active_branch, line.endpoint_id);
+        watch_soon(g);
+        atomic_store(&g->uris_soon, true);
+    }
+    store_line_free(&line);
+    return 0;
 }
 
 void engine_health(struct engine *g)
@@ -102,6 +207,10 @@ void engine_health(struct engine *g)
     pthread_mutex_lock(&g->lock);
     buf_addf(&b, "neon: %s\n", g->c.local ? "LOCAL EMULATOR" : g->c.project_id);
     buf_addf(&b, "neon_api: %s\n", g->neon_trouble ? g->neon_trouble : "reachable");
+    if (g->store_trouble)
+        buf_addf(&b, "store: lost, %s; what is shown may be older than what is true\n", g->store_trouble);
+    else
+        buf_adds(&b, "store: ok\n");
     buf_addf(&b, "active_branch: %s\n", g->active_branch ? g->active_branch : "unknown");
     buf_addf(&b, "resume_command: %s\n", g->c.resume_command ? "configured" : "none, start the mount with --resume=COMMAND");
     if (!buf_error(&b))
@@ -125,6 +234,7 @@ int engine_brief(struct engine *g, int64_t checkpoint, struct brief *ret)
             .snapshot_branch = str_dup(e->c.snapshot.branch_id),
             .note = str_dup(e->c.note),
             .run_id = str_dup(e->c.run_id),
+            .isolated = e->c.isolated,
             .phase = e->c.phase,
             .closed = e->c.closed,
             .take_code = e->take_code,

@@ -3,7 +3,7 @@
  * A state machine of four steps, each announced in the journal before its effect:
  *   restore    a new root branch is asked for under `restored_name`
  *   restored   it is there (`new_branch`); its operations settle
- *   finalize   it is asked to take the target's place, which is named `replaced_name`
+ *   finalize   it is asked to take the target's place, which is named `replaced_name`, as long as the target is the active branch
  *   finalized  its operations settle; then verified and recorded
  * Taken over at any of them, or when Neon couldn't be asked for a while, it goes on by looking what Neon has. */
 #include <errno.h>
@@ -30,12 +30,32 @@ static int step(struct run *r, const char *name, int nth, struct err *e)
 
 /* ---- 1: what is restored over what, by which names ------------------------------------------------------------------- */
 
+int swap_announce(struct run *r, const char *label, const char *snapshot, const char *branch, const char *endpoint, struct err *e)
+{
+    cleanup_free char *restored = announced_name(r, "", label);
+    cleanup_free char *replaced = announced_name(r, "replaced-", label);
+
+    if (!restored || !replaced || data_set(r, "snapshot_id", snapshot) < 0 || data_set(r, "target_branch", branch) < 0 ||
+        data_set(r, "branch_before", branch) < 0 || data_set(r, "endpoint_id", endpoint) < 0 ||
+        data_set(r, "restored_name", restored) < 0 ||
+        data_set(r, "replaced_name", replaced) < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    return step(r, "restore", 2, e);
+}
+
+/* The second question was answered before the action began, but for the branch that was active then. */
+static int confirmed(struct run *r, const char *active, struct err *e)
+{
+    struct question q = {.checkpoint = r->checkpoint, .control = r->kind == ACTION_REPLAY ? CONTROL_REPLAY : CONTROL_RESTORE,
+                         .text = r->command, .confirm = data_get(r, "confirm"), .asked_at = r->started_at, .active = active};
+
+    return confirm(r->g, &q, &r->would, e);
+}
+
 static int announce(struct run *r, const struct neon_call *call, struct err *e)
 {
     cleanup_free char *branch = NULL;
     cleanup_free char *endpoint = NULL;
-    cleanup_free char *restored = NULL;
-    cleanup_free char *replaced = NULL;
     struct brief b = {0};
     int rc = active_check(r->g, call, &branch, &endpoint, e);
 
@@ -43,14 +63,11 @@ static int announce(struct run *r, const struct neon_call *call, struct err *e)
         return rc;
     if (engine_brief(r->g, r->checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
-    restored = announced_name(r, "", b.name);
-    replaced = announced_name(r, "replaced-", b.name);
-    if (!restored || !replaced || data_set(r, "snapshot_id", b.snapshot_id) < 0 || data_set(r, "target_branch", branch) < 0 ||
-        data_set(r, "endpoint_id", endpoint) < 0 || data_set(r, "restored_name", restored) < 0 ||
-        data_set(r, "replaced_name", replaced) < 0)
-        rc = err_set(e, ENOMEM, "out of memory");
+    rc = confirmed(r, branch, e);
+    if (rc == 0)
+        rc = swap_announce(r, b.name, b.snapshot_id, branch, endpoint, e);
     brief_clear(&b);
-    return rc < 0 ? rc : step(r, "restore", 2, e);
+    return rc;
 }
 
 /* ---- 2: the new branch ------------------------------------------------------------------------------------------------ */
@@ -104,7 +121,7 @@ static int ask(struct run *r, const struct neon_call *call, struct neon_restored
     return rc == -ENOENT ? not_found(r, call, e) : rc;
 }
 
-static int restore(struct run *r, const struct neon_call *call, struct err *e)
+int swap_restore(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_restored made = {0};
     int rc = ask(r, call, &made, e);
@@ -117,9 +134,9 @@ static int restore(struct run *r, const struct neon_call *call, struct err *e)
     return rc;
 }
 
-/* ---- 3: is it what was asked for, and is the target still the active branch? -------------------------------------------- */
+/* ---- 3: is it what was asked for? ---------------------------------------------------------------------------------------- */
 
-static int right_snapshot(struct run *r, const struct neon_call *call, struct err *e)
+int swap_right_snapshot(struct run *r, const struct neon_call *call, struct err *e)
 {
     const char *id = data_get(r, "new_branch");
     const char *snapshot = data_get(r, "snapshot_id");
@@ -139,19 +156,13 @@ static int right_snapshot(struct run *r, const struct neon_call *call, struct er
 
 static int verify_restored(struct run *r, const struct neon_call *call, struct err *e)
 {
-    cleanup_free char *branch = NULL;
-    const char *target = data_get(r, "target_branch");
     int rc = operations_settle(r, call, e);
 
     if (rc == -EIO)
         return err_prefix(e, "nothing was replaced");
     if (rc < 0)
         return neon_later(rc);
-    if ((rc = right_snapshot(r, call, e)) < 0)
-        return rc;
-    rc = neon_later(active_check(r->g, call, &branch, NULL, e));
-    if (rc == 0 && !str_equal(branch, target))
-        rc = err_set(e, ESTALE, "the active branch became %s while %s was to be replaced; nothing was replaced", branch, target);
+    rc = swap_right_snapshot(r, call, e);
     return rc < 0 ? rc : step(r, "finalize", 4, e);
 }
 
@@ -182,6 +193,30 @@ static int swapped(struct run *r, const struct neon_call *call, bool *ret, char 
     return neon_later(rc);
 }
 
+/* Only the active branch is replaced: while the project was locked, or nobody went on with the action, somebody may have restored something
+ * in Neon's console. */
+static int target_is_active(struct run *r, const struct neon_call *call, struct err *e)
+{
+    const char *target = data_get(r, "target_branch");
+    cleanup_free char *branch = NULL;
+    int rc = active_check(r->g, call, &branch, NULL, e);
+
+    if (rc == 0 && !str_equal(branch, target))
+        rc = err_set(e, ESTALE, "the active branch became %s while %s was to be replaced; nothing was replaced", branch, target);
+    return rc;
+}
+
+static int send_finalize(struct run *r, const struct neon_call *call, struct neon_operations *ret, bool *ret_unknown, struct err *e)
+{
+    struct guard guard = {.r = r, .call = call, .may = target_is_active};
+    struct neon_call guarded = guard_call(&guard);
+    int rc = neon_finalize(r->g->c.neon, &guarded, data_get(r, "new_branch"), data_get(r, "replaced_name"), ret, ret_unknown, e);
+
+    if (guard.why.code)
+        return neon_later(guard_end(&guard, rc, e));
+    return neon_said(r->g, rc, e);
+}
+
 /* An answer may have been lost, and finalizing twice is refused: so each time but the first it is looked. */
 static int ask_finalize(struct run *r, const struct neon_call *call, struct neon_operations *ret, struct err *e)
 {
@@ -203,8 +238,7 @@ static int ask_finalize(struct run *r, const struct neon_call *call, struct neon
             if (attempt == ASK_TIMES)
                 break;
         }
-        rc = neon_finalize(r->g->c.neon, call, data_get(r, "new_branch"), data_get(r, "replaced_name"), ret, &unknown, e);
-        neon_said(r->g, rc, e);
+        rc = send_finalize(r, call, ret, &unknown, e);
         if (rc == 0 || !unknown)
             break;
     }
@@ -243,24 +277,50 @@ static int usable(struct run *r, const struct neon_call *call, const char *endpo
     return rc;
 }
 
+/* Whether another branch has the endpoint by now: somebody restored it in Neon's console when this one was on its way, or right after it.
+ * Then this isn't the active branch, and the record doesn't say so. */
+static int overtaken(struct run *r, const struct neon_call *call, const char *endpoint, struct err *e)
+{
+    const char *before = data_get(r, "endpoint_id");
+    const char *branch = data_get(r, "new_branch");
+    const char *target = data_get(r, "target_branch");
+    cleanup_free char *holder = NULL;
+    int rc = 0;
+
+    if (before && !str_equal(endpoint, before))
+        rc = neon_later(branch_of_endpoint(r->g, call, before, &holder, e));
+    if (rc < 0 || !holder || str_equal(holder, branch) || str_equal(holder, target))
+        return rc;
+    return err_set(e, ESTALE,
+                   "Neon put branch %s in the place of %s, but the active one is %s now: somebody changed it from outside meanwhile. The "
+                   "record of this mount stays as it was; %s is left in Neon. To go on with the active one: echo 'adopt %s' > "
+                   ".control/adopt", branch, target, holder, branch, holder);
+}
+
+static int record_restore(struct run *r, const char *endpoint, struct err *e)
+{
+    return store_restore_done(r->g->c.store, r->action, data_get(r, "new_branch"), data_get(r, "target_branch"),
+                              data_get(r, "replaced_name"), endpoint, r->decisions, e);
+}
+
 /* What is true in Neon goes into the record, whatever is to be said about it besides: else nothing would work any more. */
-static int record(struct run *r, const char *endpoint, struct err *e)
+static int put_on_record(struct run *r, swap_record_fn *record, const char *endpoint, struct err *e)
 {
     int tries = 0;
     int rc;
 
     do {
-        rc = store_restore_done(r->g->c.store, r->action, data_get(r, "new_branch"), data_get(r, "target_branch"),
-                                data_get(r, "replaced_name"), endpoint, r->decisions, e);
+        rc = record(r, endpoint, e);
     } while (rc < 0 && journal_again(r, rc, e, &tries));
     if (rc == 0) {
+        data_set(r, "branch_after", data_get(r, "new_branch"));
         active_set(r->g, data_get(r, "new_branch"), endpoint);
-        engine_refresh_line(r->g);
+        engine_reload(r->g, NULL);
     }
     return rc;
 }
 
-static int verify_finalized(struct run *r, const struct neon_call *call, struct err *e)
+static int verify_finalized(struct run *r, const struct neon_call *call, swap_record_fn *record, struct err *e)
 {
     cleanup_err struct err failed = {0};
     cleanup_err struct err trouble = {0};
@@ -281,15 +341,17 @@ static int verify_finalized(struct run *r, const struct neon_call *call, struct 
     if (!done)
         return err_set(e, EIO, "Neon says the restore is over, but %s was not replaced by %s", data_get(r, "target_branch"),
                        data_get(r, "new_branch"));
+    if ((rc = overtaken(r, call, endpoint, e)) < 0)
+        return rc;
     works = usable(r, call, endpoint, &trouble);
-    if (works == -EAGAIN || (works < 0 && atomic_load(&r->g->stopping))) {
+    if (works == -EAGAIN || (works < 0 && run_leaves(r))) {
         err_move(e, &trouble);
         return works;
     }
     if (r->doubtful || r->recovered)
         rc = neon_later(discard_branches(r->g, call, data_get(r, "restored_name"), data_get(r, "new_branch"), e));
     if (rc == 0)
-        rc = record(r, endpoint, e);
+        rc = put_on_record(r, record, endpoint, e);
     if (rc == 0 && works < 0) {
         err_move(e, &trouble);
         rc = err_prefix(e, "the database was replaced, but it can't be used yet");
@@ -300,9 +362,9 @@ static int verify_finalized(struct run *r, const struct neon_call *call, struct 
 /* ---- the machine --------------------------------------------------------------------------------------------------------- */
 
 /* Nothing was replaced: the branch that was made for it is of no use, and counts as a root branch. */
-static void clean_up(struct run *r, struct err *e)
+void swap_clean_up(struct run *r, struct err *e)
 {
-    struct neon_call call = engine_call(r->g);
+    struct neon_call call = run_call(r);
     cleanup_err struct err why = {0};
 
     if (!r->doubtful && !data_get(r, "new_branch"))
@@ -314,32 +376,39 @@ static void clean_up(struct run *r, struct err *e)
     watch_leftovers(r->g);
 }
 
-static bool known_step(const struct run *r)
+bool swap_announced(const struct run *r)
 {
     return run_at(r, "restore") || run_at(r, "restored") || run_at(r, "finalize") || run_at(r, "finalized");
 }
 
-static int machine(struct run *r, struct err *e)
+int swap_steps(struct run *r, const struct neon_call *call, swap_record_fn *record, struct err *e)
 {
-    struct neon_call call = engine_call(r->g);
     int rc = 0;
 
-    if (!known_step(r)) {
+    if (run_at(r, "restore"))
+        rc = swap_restore(r, call, e);
+    if (rc == 0 && run_at(r, "restored"))
+        rc = verify_restored(r, call, e);
+    if (rc == 0 && run_at(r, "finalize"))
+        rc = finalize(r, call, e);
+    if (rc == 0 && run_at(r, "finalized"))
+        rc = verify_finalized(r, call, record, e);
+    return rc;
+}
+
+static int machine(struct run *r, struct err *e)
+{
+    struct neon_call call = run_call(r);
+    int rc = 0;
+
+    if (!swap_announced(r)) {
         if (atomic_load(&r->cancelled)) /* a replay; later its restore has to be finished */
             return err_set(e, ECANCELED, CANCELLED_UNDONE);
         rc = step(r, "check", 1, e);
         if (rc == 0)
             rc = announce(r, &call, e);
     }
-    if (rc == 0 && run_at(r, "restore"))
-        rc = restore(r, &call, e);
-    if (rc == 0 && run_at(r, "restored"))
-        rc = verify_restored(r, &call, e);
-    if (rc == 0 && run_at(r, "finalize"))
-        rc = finalize(r, &call, e);
-    if (rc == 0 && run_at(r, "finalized"))
-        rc = verify_finalized(r, &call, e);
-    return rc;
+    return rc == 0 ? swap_steps(r, &call, record_restore, e) : rc;
 }
 
 int restore_steps(struct run *r, struct err *e)
@@ -351,30 +420,33 @@ int restore_steps(struct run *r, struct err *e)
     do {
         rc = machine(r, e);
     } while (rc == -EAGAIN && neon_wait_for(r, e));
-    if (rc < 0 && !atomic_load(&r->g->stopping))
-        clean_up(r, e);
+    if (rc < 0 && !run_leaves(r))
+        swap_clean_up(r, e);
     if (r->doubtful || r->recovered)
         watch_leftovers(r->g);
-    if (rc == 0 || !atomic_load(&r->g->stopping))
+    if (rc == 0 || !run_leaves(r))
         journal_turn_release(r);
     return rc;
+}
+
+void swap_end(struct run *r, int rc, const struct err *why, const char *what)
+{
+    cleanup_free char *outcome = NULL;
+
+    if (rc < 0 && run_leaves(r))
+        return;
+    if (rc == 0) {
+        journal_settle(r, ACTION_DONE, 0, NULL, NULL, false);
+        return;
+    }
+    if (why->code != ECANCELED) /* else nothing was done, and the status is as it was */
+        outcome = str_format("failed %s: %s", what, err_text(why));
+    journal_settle(r, ACTION_FAILED, why->code, err_text(why), outcome, false);
 }
 
 void restore_body(struct run *r)
 {
     cleanup_err struct err e = {0};
-    cleanup_err struct err ignored = {0};
-    cleanup_free char *outcome = NULL;
-    int rc = restore_steps(r, &e);
 
-    if (rc < 0 && atomic_load(&r->g->stopping))
-        return;
-    if (rc == 0) {
-        journal_finish(r, ACTION_DONE, 0, NULL, NULL, false, &ignored);
-        run_end(r, 0, NULL);
-        return;
-    }
-    outcome = str_format("failed restore: %s", err_text(&e));
-    journal_finish(r, ACTION_FAILED, e.code, err_text(&e), outcome, false, &ignored);
-    run_end(r, e.code, err_text(&e));
+    swap_end(r, restore_steps(r, &e), &e, "restore");
 }

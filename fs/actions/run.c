@@ -2,15 +2,17 @@
 #include "actions/run.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "actions_i.h"
 #include "util/clock.h"
 #include "util/text.h"
+#include "util/thread.h"
 
-struct run *run_new(struct engine *g, const struct store_action *a, const struct store_who *who)
+#define WATCH_MS 50
+
+static struct run *make(struct engine *g, const struct store_action *a)
 {
     struct run *r = calloc(1, sizeof(*r));
 
@@ -21,6 +23,8 @@ struct run *run_new(struct engine *g, const struct store_action *a, const struct
     r->g = g;
     r->action = a->id;
     r->checkpoint = a->checkpoint;
+    r->isolated = a->isolated;
+    r->of_branch = a->of_branch;
     r->kind = a->kind;
     r->uid = str_dup(a->uid);
     r->command = str_dup(a->command);
@@ -29,16 +33,20 @@ struct run *run_new(struct engine *g, const struct store_action *a, const struct
     r->data = a->data ? json_loads(a->data, 0, NULL) : NULL;
     if (!r->data)
         r->data = json_object();
-    if (who) {
-        r->who = *who;
-        r->who.user = r->who_user = str_dup(who->user);
-        r->who.command = r->who_command = str_dup(who->command);
-    }
-    r->who.host = g->host;
+    r->by = a->by ? json_loads(a->by, 0, NULL) : NULL;
     if (!r->uid || !r->step || !r->data) {
         run_unref(r);
         return NULL;
     }
+    return r;
+}
+
+struct run *run_new(struct engine *g, const struct store_action *a)
+{
+    struct run *r = make(g, a);
+
+    if (!r)
+        return NULL;
     pthread_mutex_lock(&g->lock);
     HASH_ADD(hh, g->runs, action, sizeof(r->action), r);
     pthread_mutex_unlock(&g->lock);
@@ -57,13 +65,13 @@ void run_unref(struct run *r)
         return;
     pthread_mutex_destroy(&r->lock);
     json_decref(r->data);
+    json_decref(r->by);
+    json_decref(r->would);
     free(r->uid);
     free(r->command);
     free(r->step);
     free(r->decisions);
     free(r->message);
-    free(r->who_user);
-    free(r->who_command);
     free(r);
 }
 
@@ -77,6 +85,8 @@ bool run_wait(struct run *r, struct run_waiter *w, int *ret_code)
     pthread_mutex_lock(&r->lock);
     if (r->ended) {
         *ret_code = r->code;
+    } else if (atomic_load(&r->g->stopping)) { /* under the lock: engine_stop answers those who were attached before */
+        *ret_code = EINTR;
     } else {
         w->next = r->waiters;
         r->waiters = w;
@@ -108,6 +118,8 @@ void run_end(struct run *r, int code, const char *message)
     struct run_waiter *w;
     bool first;
 
+    if (atomic_load(&r->lost) && r->place == RUN_WORKS)
+        return; /* another mount goes on with it: the run's thread waits for that */
     pthread_mutex_lock(&r->lock);
     first = !r->ended;
     r->ended = true;
@@ -129,10 +141,81 @@ void run_end(struct run *r, int code, const char *message)
         return;
     watch_soon(g);
     pthread_mutex_lock(&g->lock);
-    HASH_DEL(g->runs, r);
+    if (r->place == RUN_WORKS)
+        HASH_DEL(g->runs, r);
+    else if (r->place == RUN_WATCHES)
+        HASH_DEL(g->watched, r);
+    r->place = RUN_ASIDE;
     pthread_cond_broadcast(&g->idle);
     pthread_mutex_unlock(&g->lock);
     run_unref(r);
+}
+
+/* ---- actions that another mount works on ---------------------------------------------------------------------------- */
+
+/* Until the store says how it ended. */
+static void watch(struct run *r)
+{
+    while (!atomic_load(&r->g->stopping)) {
+        struct store_action a = {0};
+        int rc = store_action(r->g->c.store, r->action, &a, NULL);
+
+        if (rc == -ENOENT || (rc == 0 && a.state != ACTION_QUEUED && a.state != ACTION_RUNNING)) {
+            engine_refresh(r->g, r->checkpoint, r->action);
+            run_end(r, a.code, a.message);
+            store_action_free(&a);
+            return;
+        }
+        store_action_free(&a);
+        clock_sleep_ms(rc < 0 ? 10 * WATCH_MS : WATCH_MS);
+    }
+}
+
+struct run *run_watch(struct engine *g, const struct store_action *a)
+{
+    struct run *r, *other;
+
+    pthread_mutex_lock(&g->lock);
+    HASH_FIND(hh, g->watched, &a->id, sizeof(a->id), r);
+    r = r ? run_ref(r) : NULL;
+    pthread_mutex_unlock(&g->lock);
+    if (r || !(r = make(g, a)))
+        return r;
+    r->place = RUN_WATCHES;
+    pthread_mutex_lock(&g->lock);
+    HASH_FIND(hh, g->watched, &a->id, sizeof(a->id), other);
+    if (other)
+        run_ref(other);
+    else
+        HASH_ADD(hh, g->watched, action, sizeof(r->action), r);
+    pthread_mutex_unlock(&g->lock);
+    if (other) {
+        run_unref(r);
+        return other;
+    }
+    run_ref(r);
+    run_start(r, watch);
+    return r;
+}
+
+/* The action was taken away from this mount: whoever waits for it here hears how it ended all the same. */
+static void go_on_watching(struct run *r)
+{
+    struct engine *g = r->g;
+    struct run *other;
+
+    pthread_mutex_lock(&g->lock);
+    if (r->place != RUN_WORKS) { /* it had ended before it was lost */
+        pthread_mutex_unlock(&g->lock);
+        return;
+    }
+    HASH_DEL(g->runs, r);
+    HASH_FIND(hh, g->watched, &r->action, sizeof(r->action), other);
+    if (!other)
+        HASH_ADD(hh, g->watched, action, sizeof(r->action), r);
+    r->place = other ? RUN_ASIDE : RUN_WATCHES;
+    pthread_mutex_unlock(&g->lock);
+    watch(r);
 }
 
 struct start {
@@ -147,12 +230,11 @@ static void *run_thread(void *arg)
 
     free(arg);
     s.body(s.r);
+    if (atomic_load(&s.r->lost))
+        go_on_watching(s.r);
     run_end(s.r, EINTR, "the mount is being unmounted; the action goes on with the next mount"); /* unless the body ended it */
     run_unref(s.r);
-    pthread_mutex_lock(&g->lock);
-    g->threads--;
-    pthread_cond_broadcast(&g->idle);
-    pthread_mutex_unlock(&g->lock);
+    engine_works(g, -1);
     return NULL;
 }
 
@@ -161,22 +243,16 @@ void run_start(struct run *r, void (*body)(struct run *r))
     struct engine *g = r->g;
     struct start *s = malloc(sizeof(*s));
     pthread_attr_t attr;
-    sigset_t all, old;
     pthread_t thread;
     int failed = ENOMEM;
 
-    pthread_mutex_lock(&g->lock);
-    g->threads++;
-    pthread_mutex_unlock(&g->lock);
+    engine_works(g, 1);
     if (s) {
         *s = (struct start){.r = run_ref(r), .body = body};
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, 512 * 1024); /* hundreds of takes may queue */
-        sigfillset(&all); /* the main thread alone gets TERM and INT: fuse.md §1.9 */
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        failed = pthread_create(&thread, &attr, run_thread, s);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        failed = thread_start(&thread, &attr, run_thread, s);
         pthread_attr_destroy(&attr);
     }
     if (!failed)
@@ -184,8 +260,6 @@ void run_start(struct run *r, void (*body)(struct run *r))
     if (s)
         run_unref(r);
     free(s);
-    pthread_mutex_lock(&g->lock);
-    g->threads--;
-    pthread_mutex_unlock(&g->lock);
+    engine_works(g, -1);
     run_end(r, failed, "no thread could be started for the action; it goes on in a moment");
 }

@@ -1,13 +1,12 @@
 /* The state's half of a checkpoint: bytes as they come, then the seal, which reads the state once and fixes every file (design.md §4). */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "actions_i.h"
-#include "formats/meta.h"
-#include "formats/render.h"
+#include "sealing.h"
 #include "formats/scan.h"
-#include "formats/state.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/hash.h"
@@ -15,47 +14,141 @@
 
 /* How often a seal begins again because meta.json has changed meanwhile. */
 #define SEAL_TRIES 20
+/* How often a writer of meta.json looks again because another one came first. */
+#define META_TRIES 20
+/* How often other mounts hear of a state that is being written. */
+#define TELL_MS 1000
 
-static void draft(struct engine *g, int64_t checkpoint, int64_t size, bool exactly)
+/* Whether the other mounts are to hear of this write: of the first one, and of the later ones from time to time. */
+static bool tells(struct engine *g, int64_t checkpoint)
 {
+    int64_t now = clock_mono_ms();
     struct index_entry *e;
+    bool tell = false;
 
     index_write_lock(g->c.index);
     e = index_by_id(g->c.index, checkpoint);
-    if (e && e->c.phase != PHASE_SEALED) {
-        if (exactly || e->draft_size < size)
-            e->draft_size = size;
-        e->draft_mtime = clock_now();
-    }
+    if (e)
+        tell = now - e->told_ms >= TELL_MS || e->draft_size <= 0;
+    if (tell)
+        e->told_ms = now;
     index_unlock(g->c.index);
+    return tell;
 }
 
-int engine_state_write(struct engine *g, int64_t checkpoint, int64_t off, const void *bytes, size_t n, struct err *e)
-{
-    int r = store_state_write(g->c.store, checkpoint, off, bytes, n, e);
-
-    if (r == 0)
-        draft(g, checkpoint, off + (int64_t)n, false);
-    return r;
-}
-
-int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, struct err *e)
-{
-    int r = store_state_truncate(g->c.store, checkpoint, size, e);
-
-    if (r == 0)
-        draft(g, checkpoint, size, true);
-    return r;
-}
-
-void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by)
+/* They hear of it in a moment. */
+static void tell_later(struct engine *g, int64_t checkpoint)
 {
     struct index_entry *e;
 
     index_write_lock(g->c.index);
     e = index_by_id(g->c.index, checkpoint);
     if (e)
+        e->untold = true;
+    index_unlock(g->c.index);
+    atomic_store(&g->drafts_soon, true);
+}
+
+/* The next one after `id` that was written to and not told of; 0 = none. */
+static int64_t next_untold(struct engine *g, int64_t id)
+{
+    struct index_entry *e;
+    int64_t found = 0;
+
+    index_write_lock(g->c.index);
+    e = index_next(g->c.index, id + 1);
+    while (e && !e->untold)
+        e = index_next(g->c.index, e->c.id + 1);
+    if (e) {
+        e->untold = false;
+        e->told_ms = clock_mono_ms();
+        found = e->c.id;
+    }
+    index_unlock(g->c.index);
+    return found;
+}
+
+void drafts_tell(struct engine *g)
+{
+    int64_t id = 0;
+
+    if (!atomic_exchange(&g->drafts_soon, false))
+        return;
+    while ((id = next_untold(g, id))) {
+        if (store_state_tell(g->c.store, id, NULL) == 0)
+            follow_heard(g); /* of many, from a store that is far away, each is an answer */
+        else
+            tell_later(g, id);
+    }
+}
+
+int engine_state_write(struct engine *g, int64_t checkpoint, int64_t off, const void *bytes, size_t n, struct err *e)
+{
+    bool tell = tells(g, checkpoint);
+    int64_t part = 0;
+    int r = store_state_write(g->c.store, checkpoint, off, bytes, n, tell, &part, e);
+
+    if (r < 0)
+        return r;
+    index_draft(g->c.index, checkpoint, off + (int64_t)n, part, false);
+    if (!tell)
+        tell_later(g, checkpoint);
+    return 0;
+}
+
+int engine_state_size(struct engine *g, int64_t checkpoint, int64_t *ret, struct err *e)
+{
+    int64_t size = -1;
+    int64_t part = 0;
+    int r = store_state_size(g->c.store, checkpoint, &size, &part, e);
+
+    if (r == 0)
+        *ret = index_draft_seen(g->c.index, checkpoint, size, part);
+    return r;
+}
+
+/* The reason why there is no seal is in `status`: whoever wrote may be gone. */
+static int note(struct engine *g, int64_t checkpoint, int r, const char *text)
+{
+    store_state_note(g->c.store, checkpoint, text, NULL);
+    engine_refresh(g, checkpoint, 0);
+    return r;
+}
+
+static bool noted(struct engine *g, int64_t checkpoint)
+{
+    struct index_entry *e;
+    bool is;
+
+    index_read_lock(g->c.index);
+    e = index_by_id(g->c.index, checkpoint);
+    is = e && e->c.note;
+    index_unlock(g->c.index);
+    return is;
+}
+
+/* Nothing is left where it is cut to nothing, and so no reason why that wasn't sealed. */
+int engine_state_truncate(struct engine *g, int64_t checkpoint, int64_t size, struct err *e)
+{
+    int64_t part = 0;
+    int r = store_state_truncate(g->c.store, checkpoint, size, &part, e);
+
+    if (r < 0)
+        return r;
+    index_draft(g->c.index, checkpoint, size, part, true);
+    return size == 0 && noted(g, checkpoint) ? note(g, checkpoint, 0, NULL) : 0;
+}
+
+void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by, bool last)
+{
+    struct index_entry *e;
+
+    index_write_lock(g->c.index);
+    e = index_by_id(g->c.index, checkpoint);
+    if (e) {
         e->sealing = by != NULL;
+        e->last_close = last;
+    }
     if (e && by) {
         e->sealed_by = by->w.pid;
         e->sealed_ms = clock_mono_ms();
@@ -63,23 +156,7 @@ void engine_sealing(struct engine *g, int64_t checkpoint, const struct who *by)
     index_unlock(g->c.index);
 }
 
-/* Everything a seal is made of. */
-struct sealing {
-    struct brief b;
-    struct buf meta_text;
-    bool has_meta_text;
-    struct meta meta;
-    bool has_meta;
-    struct state_info info;
-    bool has_info;
-    char sha256[SHA256_HEX_SIZE];
-    struct checkpoint_facts facts;
-    struct buf envelope, checkpoint_json, transcript;
-    struct store_call *calls;
-    struct buf *call_files;
-};
-
-static void sealing_clear(struct sealing *s)
+void sealing_clear(struct sealing *s)
 {
     for (size_t i = 0; s->calls && i < s->info.pending_count; i++) {
         free(s->calls[i].filename);
@@ -114,12 +191,25 @@ static int read_meta(struct engine *g, int64_t checkpoint, struct sealing *s, st
     return r;
 }
 
-static void fill_facts(struct sealing *s, size_t n)
+int sealing_hash(struct sealing *s, const void *bytes, size_t n, struct err *e)
+{
+    return sha256_hex(bytes, n, s->sha256) < 0 ? err_set(e, EIO, "SHA-256 can't be computed") : 0;
+}
+
+int sealing_read(struct sealing *s, const void *bytes, size_t n, struct err *e)
+{
+    int r = state_read(bytes, n, &s->info, e);
+
+    s->has_info = r == 0;
+    return r < 0 ? r : state_supply(&s->info, &s->meta, e);
+}
+
+void sealing_facts(struct sealing *s, const struct checkpoint_facts *identity, size_t n)
 {
     const struct meta *m = &s->meta;
 
     s->facts = (struct checkpoint_facts){
-        .id = s->b.uid, .name = s->b.name, .created_at = s->b.created_at,
+        .id = identity->id, .name = identity->name, .created_at = identity->created_at,
         .state_bytes = (int64_t)n, .state_sha256 = s->sha256,
         .parent = m->parent, .run_id = m->run_id, .step_id = m->step_id,
         .framework = m->framework, .framework_version = m->framework_version,
@@ -156,27 +246,32 @@ static int fill_calls(struct sealing *s)
     return 0;
 }
 
-static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, struct sealing *s, struct err *e)
+int sealing_render(struct sealing *s, const void *bytes, size_t n, struct err *e)
 {
-    int r = engine_brief(g, checkpoint, &s->b);
-
-    if (r < 0)
-        return err_set(e, ENOENT, "the checkpoint is gone");
-    if ((r = read_meta(g, checkpoint, s, e)) < 0)
-        return r;
-    if (sha256_hex(bytes, n, s->sha256) < 0)
-        return err_set(e, EIO, "SHA-256 can't be computed");
-    if ((r = state_read(bytes, n, &s->info, e)) < 0)
-        return r;
-    s->has_info = true;
-    if ((r = state_supply(&s->info, &s->meta, e)) < 0)
-        return r;
-    fill_facts(s, n);
     if (fill_calls(s) < 0 || state_to_json(&s->info, &s->envelope) < 0 ||
         render_checkpoint_json(&s->checkpoint_json, &s->facts, &s->info) < 0 ||
         render_transcript(&s->transcript, &s->facts, &s->info, bytes, n) < 0)
         return err_set(e, ENOMEM, "out of memory");
     return 0;
+}
+
+static int prepare(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, struct sealing *s, struct err *e)
+{
+    struct checkpoint_facts identity;
+    int r = engine_brief(g, checkpoint, &s->b);
+
+    if (r < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    identity = (struct checkpoint_facts){.id = s->b.uid, .name = s->b.name, .created_at = s->b.created_at};
+    r = read_meta(g, checkpoint, s, e);
+    if (r == 0)
+        r = sealing_hash(s, bytes, n, e);
+    if (r == 0)
+        r = sealing_read(s, bytes, n, e);
+    if (r < 0)
+        return r;
+    sealing_facts(s, &identity, n);
+    return sealing_render(s, bytes, n, e);
 }
 
 static void sealed_by(struct engine *g, int64_t checkpoint, pid_t pid)
@@ -197,16 +292,27 @@ static const char *first(const char *a, const char *b, const char *c)
     return a ? a : b ? b : c;
 }
 
-/* The reason why there is no seal is in `status`: whoever wrote may be gone. */
-static int note(struct engine *g, int64_t checkpoint, int r, const char *text)
+void sealing_fill(const struct sealing *s, const void *bytes, size_t n, pid_t by, struct store_seal *ret)
 {
-    store_state_note(g->c.store, checkpoint, text, NULL);
-    engine_refresh(g, checkpoint, 0);
-    return r;
+    *ret = (struct store_seal){
+        .bytes = bytes, .n = n, .sha256 = s->sha256, .envelope = s->envelope.data,
+        .run_id = first(s->facts.run_id, s->info.run_id, s->info.trace_id),
+        .step_id = first(s->facts.step_id, s->info.step_id, NULL),
+        .parent = first(s->facts.parent, s->info.parent, NULL),
+        .framework = s->facts.framework ? s->facts.framework : framework_name(s->info.framework),
+        .agent = first(s->facts.agent, s->info.agent, NULL),
+        .trace_id = s->meta.trace_id[0] ? s->meta.trace_id : s->info.trace_id,
+        .state_trace_id = s->meta.trace_id[0] && !str_equal(s->meta.trace_id, s->info.trace_id) ? s->info.trace_id : NULL,
+        .partial_ok = state_partial_ok(&s->info),
+        .waits_input = s->info.status == RUN_WAITING_INPUT,
+        .meta = s->has_meta_text ? &s->meta_text : NULL,
+        .checkpoint_json = &s->checkpoint_json, .transcript = &s->transcript,
+        .calls = s->calls, .call_files = s->call_files, .n_calls = s->info.pending_count,
+        .by = by,
+    };
 }
 
-/* JSON cut short starts with { or [ and its brackets don't close: traps.md 9. */
-static int check_whole(const void *bytes, size_t n, struct err *e)
+int sealing_whole(const void *bytes, size_t n, struct err *e)
 {
     struct scanner scan = {0};
     cleanup_free char *reason = NULL;
@@ -225,21 +331,7 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
     int r = prepare(g, checkpoint, bytes, n, &s, e);
 
     if (r == 0) {
-        seal = (struct store_seal){
-            .bytes = bytes, .n = n, .sha256 = s.sha256, .envelope = s.envelope.data,
-            .run_id = first(s.meta.run_id, s.info.run_id, s.info.trace_id),
-            .step_id = first(s.meta.step_id, s.info.step_id, NULL),
-            .parent = first(s.meta.parent, s.info.parent, NULL),
-            .framework = s.meta.framework ? s.meta.framework : framework_name(s.info.framework),
-            .agent = first(s.meta.agent, s.info.agent, NULL),
-            .trace_id = s.meta.trace_id[0] ? s.meta.trace_id : s.info.trace_id,
-            .partial_ok = state_partial_ok(&s.info),
-            .waits_input = s.info.status == RUN_WAITING_INPUT,
-            .meta = s.has_meta_text ? &s.meta_text : NULL,
-            .checkpoint_json = &s.checkpoint_json, .transcript = &s.transcript,
-            .calls = s.calls, .call_files = s.call_files, .n_calls = s.info.pending_count,
-            .by = who->w.pid,
-        };
+        sealing_fill(&s, bytes, n, who->w.pid, &seal);
         r = store_seal(g->c.store, checkpoint, &seal, &who->w, e);
     }
     sealing_clear(&s);
@@ -252,7 +344,7 @@ static int seal(struct engine *g, int64_t checkpoint, const void *bytes, size_t 
 
 int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, size_t n, const struct who *who, struct err *e)
 {
-    int r = check_whole(bytes, n, e);
+    int r = sealing_whole(bytes, n, e);
     int tries = 0;
 
     while (r == 0) {
@@ -267,53 +359,115 @@ int engine_seal_bytes(struct engine *g, int64_t checkpoint, const void *bytes, s
 int engine_seal(struct engine *g, int64_t checkpoint, const struct who *who, struct err *e)
 {
     cleanup_buf struct buf text = {0};
-    int r = store_state_assemble(g->c.store, checkpoint, &text, e);
+    struct store_gap gap = {0};
+    int r = store_state_assemble(g->c.store, checkpoint, &text, &gap, e);
 
     if (r < 0 || text.len == 0)
         return r;
+    if (gap.from < gap.to) { /* a store that was put back to an earlier time, or a writer that left something out */
+        r = err_set(e, EINVAL, "a part is missing: bytes %" PRId64 " to %" PRId64 " of %zu were never written", gap.from, gap.to - 1,
+                    text.len);
+        return note(g, checkpoint, r, err_text(e));
+    }
     return engine_seal_bytes(g, checkpoint, text.data, text.len, who, e);
 }
 
-static int fixed_since_seal(const struct buf *sealed, const struct meta *now, struct err *e)
+/* Before the seal, what an agent took is its own. */
+static bool taken_by_agent(struct engine *g, int64_t checkpoint)
 {
-    cleanup_meta struct meta old = {0};
+    struct index_entry *e;
+    bool is;
 
-    return meta_parse(sealed->data ? sealed->data : "", sealed->len, &old, NULL) < 0 ? 0 : meta_changed_fixed(&old, now, e);
+    index_read_lock(g->c.index);
+    e = index_by_id(g->c.index, checkpoint);
+    is = e && e->by_agent;
+    index_unlock(g->c.index);
+    return is;
+}
+
+/* What checkpoint.json says is fixed, whatever meta.json has left out since. */
+static int keeps_fixed(struct engine *g, int64_t checkpoint, const struct meta *now, struct err *e)
+{
+    cleanup_buf struct buf text = {0};
+    cleanup_json json_t *root = NULL;
+    struct meta sealed = {0};
+    int r = store_read_file(g->c.store, checkpoint, FILE_CHECKPOINT, &text, e);
+
+    if (r < 0)
+        return r;
+    root = json_loadb(text.data ? text.data : "", text.len, 0, NULL);
+    if (!root)
+        return err_set(e, EBADMSG, "the checkpoint.json in the store is broken");
+    sealed.run_id = json_string_value(json_object_get(root, "run_id"));
+    sealed.step_id = json_string_value(json_object_get(root, "step_id"));
+    sealed.parent = json_string_value(json_object_get(root, "parent"));
+    return meta_changed_fixed(&sealed, now, e);
+}
+
+/* What decides about a snapshot that is there: only operators let go of one, and Neon deletes none in the past. */
+static int may_change(const struct buf *before, const struct meta *now, const char *no_operator, struct err *e)
+{
+    char when[CLOCK_TEXT_MAX];
+    cleanup_meta struct meta old = {0};
+    int r = meta_parse(before->data ? before->data : "", before->len, &old, NULL);
+
+    if (r == -ENOMEM)
+        return err_set(e, ENOMEM, "out of memory");
+    if (no_operator && (old.pin != now->pin || old.expires_at != now->expires_at))
+        return err_set(e, EPERM, "meta.json: \"%s\" is for operators to change here: %s",
+                       old.pin != now->pin ? "pin" : "expires_at", no_operator);
+    if (now->expires_at && old.expires_at != now->expires_at && now->expires_at <= clock_now())
+        return err_set(e, EINVAL, "meta.json: \"expires_at\" is past (%s): it must be a time to come, or left out",
+                       clock_format_seconds(now->expires_at, when));
+    return 0;
 }
 
 static int put_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct meta *now, const struct who *who,
-                    struct err *e)
+                    const char *no_operator, struct err *e)
 {
     cleanup_buf struct buf old = {0};
     struct brief b = {0};
     bool sealed;
+    bool none;
     int r;
 
     if (engine_brief(g, checkpoint, &b) < 0)
         return err_set(e, ENOENT, "the checkpoint is gone");
     sealed = b.phase == PHASE_SEALED;
+    if (!sealed && taken_by_agent(g, checkpoint))
+        no_operator = NULL;
     brief_clear(&b);
     r = store_read_file(g->c.store, checkpoint, FILE_META, &old, e);
     if (r < 0 && r != -ENOENT)
         return r;
+    none = r == -ENOENT;
     if (r == 0 && old.len == n && (n == 0 || memcmp(old.data, bytes, n) == 0))
         return 0; /* what a backup holds, copied over it: nothing has happened */
-    if (r == 0 && sealed && (r = fixed_since_seal(&old, now, e)) < 0)
+    r = may_change(&old, now, no_operator, e);
+    if (r == 0 && sealed)
+        r = keeps_fixed(g, checkpoint, now, e);
+    if (r < 0)
         return r;
-    return store_meta_put(g->c.store, checkpoint, bytes, n, sealed, &who->w, e);
+    return store_meta_put(g->c.store, checkpoint, none ? NULL : &old, bytes, n, sealed, &who->w, e);
 }
 
-int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, struct err *e)
+int engine_meta(struct engine *g, int64_t checkpoint, const char *bytes, size_t n, const struct who *who, const char *no_operator,
+                struct err *e)
 {
     cleanup_meta struct meta now = {0};
     int r = meta_parse(bytes, n, &now, e);
 
     if (r < 0)
         return r;
-    r = put_meta(g, checkpoint, bytes, n, &now, who, e);
-    if (r == -EAGAIN) { /* it was sealed meanwhile: some fields are fixed now */
+    r = put_meta(g, checkpoint, bytes, n, &now, who, no_operator, e);
+    for (int tries = 0; r == -EAGAIN && tries < META_TRIES; tries++) { /* another writer came first, or the seal, which fixes some fields */
         engine_refresh(g, checkpoint, 0);
-        r = put_meta(g, checkpoint, bytes, n, &now, who, e);
+        r = put_meta(g, checkpoint, bytes, n, &now, who, no_operator, e);
     }
-    return r ? r : engine_refresh(g, checkpoint, 0);
+    if (r == -EAGAIN)
+        return err_set(e, EBUSY, "meta.json: others write it all the time; try again");
+    if (r)
+        return r;
+    expiries_soon(g);
+    return engine_refresh(g, checkpoint, 0);
 }

@@ -10,47 +10,14 @@
 #include "util/log.h"
 #include "util/text.h"
 
-#define ASK_TIMES 3
-
-/* Looks for the snapshot that was announced. 0 found, -ENOENT surely not made. */
-static int look(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct err *e)
-{
-    return neon_later(announced_snapshot(r->g, call, data_get(r, "snapshot_name"), false, ret, e));
-}
-
-/* Asks for the snapshot; a lost answer is looked for, and asked for again under the same name only when nothing was made. */
-static int ask(struct run *r, const struct neon_call *call, struct neon_snapshot *ret, struct neon_operations *ret_ops, struct err *e)
-{
-    bool unknown = r->doubtful;
-    int rc = -EEXIST;
-
-    for (int attempt = 0; attempt <= ASK_TIMES; attempt++) {
-        if (unknown || attempt > 0) {
-            cleanup_err struct err why = {0};
-            int found = look(r, call, ret, &why);
-
-            r->doubtful = true;
-            if (found < 0 && found != -ENOENT)
-                err_move(e, &why);
-            if (found != -ENOENT)
-                return found;
-            if (attempt == ASK_TIMES)
-                break;
-        }
-        rc = neon_snapshot_create(r->g->c.neon, call, data_get(r, "branch_id"), data_get(r, "snapshot_name"), 0, ret, ret_ops, &unknown, e);
-        neon_said(r->g, rc, e);
-        if (rc == 0 || (rc != -EEXIST && !unknown))
-            break;
-    }
-    return rc;
-}
-
 static int request(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_snapshot snap = {0};
     struct neon_operations ops = {0};
-    int rc = ask(r, call, &snap, &ops, e);
+    int rc = snapshot_ask(r, call, data_get(r, "branch_id"), false, &snap, &ops, e);
 
+    if (rc == -EDQUOT && retention_makes_room(r))
+        rc = snapshot_ask(r, call, data_get(r, "branch_id"), false, &snap, &ops, e);
     if (rc == 0 && (data_set(r, "snapshot_id", snap.id) < 0 || data_set_operations(r, &ops) < 0))
         rc = err_set(e, ENOMEM, "out of memory");
     if (rc == 0)
@@ -117,7 +84,7 @@ static int settled(struct run *r, const struct neon_snapshot *snap, struct err *
     do {
         rc = store_take_settled(r->g->c.store, r->action, &s, &snapshot_json, &checkpoint_json, doc, e);
     } while (rc < 0 && journal_again(r, rc, e, &tries));
-    return rc;
+    return journal_was_done(r, rc, tries, e);
 }
 
 static int announce(struct run *r, const char *branch, struct err *e)
@@ -131,9 +98,26 @@ static int announce(struct run *r, const char *branch, struct err *e)
     name = announced_name(r, "", b.name);
     brief_clear(&b);
     if (!name || data_set(r, "snapshot_name", name) < 0 || data_set(r, "branch_id", branch) < 0 ||
+        data_set(r, "branch_before", branch) < 0 || data_set(r, "branch_after", branch) < 0 ||
         data_set_int(r, "requested_at", clock_now()) < 0)
         return err_set(e, ENOMEM, "out of memory");
     return journal_step(r, "request", NULL, e);
+}
+
+/* The active branch, or the isolated one that it is a take of, unless that was promoted meanwhile. */
+static int which_branch(struct run *r, const struct neon_call *call, char **ret, struct err *e)
+{
+    struct brief b = {0};
+    int64_t isolated;
+    int rc;
+
+    engine_refresh(r->g, r->checkpoint, 0);
+    rc = engine_brief(r->g, r->checkpoint, &b);
+    if (rc < 0)
+        return err_set(e, ENOENT, "the checkpoint is gone");
+    isolated = b.isolated;
+    brief_clear(&b);
+    return isolated ? branch_connection(r->g, call, isolated, ret, NULL, e) : active_check(r->g, call, ret, NULL, e);
 }
 
 static int begin(struct run *r, const struct neon_call *call, struct err *e)
@@ -142,7 +126,7 @@ static int begin(struct run *r, const struct neon_call *call, struct err *e)
     int rc = journal_turn(r, e);
 
     if (rc == 0)
-        rc = active_check(r->g, call, &branch, NULL, e);
+        rc = which_branch(r, call, &branch, e);
     return rc < 0 ? rc : announce(r, branch, e);
 }
 
@@ -151,7 +135,7 @@ static int begin(struct run *r, const struct neon_call *call, struct err *e)
 static int find_left(struct run *r, const struct neon_call *call, struct err *e)
 {
     struct neon_snapshot snap = {0};
-    int rc = look(r, call, &snap, e);
+    int rc = snapshot_look(r, call, &snap, e);
 
     if (rc == -ENOENT)
         rc = err_set(e, EINTR, "the mount ended and no snapshot was made; write state.json again, or rmdir");
@@ -161,20 +145,11 @@ static int find_left(struct run *r, const struct neon_call *call, struct err *e)
     return rc;
 }
 
-/* Its operations; then it is read again, since the LSN and the times come with settling. */
 static int settle(struct run *r, const struct neon_call *call, struct err *e)
 {
-    const char *name = data_get(r, "snapshot_name");
     struct neon_snapshot snap = {0};
-    int rc = operations_settle(r, call, e);
+    int rc = snapshot_settle(r, call, &snap, e);
 
-    if (rc == -EIO) /* what the operation failed with, in Neon's words */
-        return rc;
-    if (rc == 0)
-        rc = announced_snapshot(r->g, call, name, true, &snap, e);
-    if (rc == 0 && (r->doubtful || r->recovered))
-        rc = discard_snapshots(r->g, call, name, snap.id, e);
-    rc = neon_later(rc);
     if (rc == 0)
         rc = settled(r, &snap, e);
     neon_snapshot_free(&snap);
@@ -183,7 +158,7 @@ static int settle(struct run *r, const struct neon_call *call, struct err *e)
 
 static int steps(struct run *r, struct err *e)
 {
-    struct neon_call call = engine_call(r->g);
+    struct neon_call call = run_call(r);
     int rc = 0;
 
     if (!run_at(r, "request") && !run_at(r, "settle"))
@@ -196,39 +171,27 @@ static int steps(struct run *r, struct err *e)
     return rc;
 }
 
-/* A limit of the plan: which checkpoint could go, and how. */
-static void name_oldest(struct run *r, struct err *why)
-{
-    struct index_entry *oldest = NULL;
-    cleanup_free char *name = NULL;
-    cleanup_free char *text = str_dup(err_text(why));
-
-    index_read_lock(r->g->c.index);
-    for (struct index_entry *e = index_from(r->g->c.index, 0); e; e = index_from(r->g->c.index, e->c.id + 1))
-        if ((e->c.phase == PHASE_SAVED || e->c.phase == PHASE_SEALED) && !e->c.snapshot.missing && (!oldest || e->c.seq < oldest->c.seq))
-            oldest = e;
-    name = oldest ? str_dup(oldest->c.name) : NULL;
-    index_unlock(r->g->c.index);
-    if (name && text)
-        err_set(why, EDQUOT, "%s; to free one: echo 'delete %s' > .control/prune", text, name);
-}
-
 static void failed(struct run *r, struct err *why)
 {
-    struct neon_call call = engine_call(r->g);
+    struct neon_call call = run_call(r);
     cleanup_err struct err e = {0};
     cleanup_free char *doc = NULL;
+    int tries = 0;
+    int rc;
 
     if (why->code == EDQUOT)
-        name_oldest(r, why);
-    doc = journal_doc(r, "failed", why->code, err_text(why));
+        room_name_snapshot(r->g, why);
     /* While it has the turn, and only as long as the store says that the take is still open: a snapshot may be half of a pair. */
     if ((r->doubtful || run_at(r, "settle")) &&
         (!journal_owns(r) || discard_snapshots(r->g, &call, data_get(r, "snapshot_name"), NULL, &e) < 0)) {
         log_warn("the snapshot of a failed take, %s, may be left in Neon: %s", data_get(r, "snapshot_name"), err_text(&e));
         watch_leftovers(r->g);
     }
-    if (store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e) < 0 && e.code != EALREADY)
+    doc = journal_doc(r, "failed", why->code, err_text(why)); /* with what was taken back */
+    do {
+        rc = store_take_failed(r->g->c.store, r->checkpoint, r->action, why->code, err_text(why), doc, &e);
+    } while (rc < 0 && journal_settles_again(r, rc, &e, &tries));
+    if (rc < 0 && rc != -EALREADY)
         log_error("take %s can't be settled as failed now, it will be looked at again: %s", r->uid, err_text(&e));
     engine_take_code(r->g, r->checkpoint, why->code);
     engine_refresh(r->g, r->checkpoint, r->action);
@@ -245,7 +208,7 @@ void take_body(struct run *r)
     } while (rc == -EAGAIN && neon_wait_for(r, &e));
     if (r->doubtful || r->recovered)
         watch_leftovers(r->g);
-    if (rc < 0 && atomic_load(&r->g->stopping))
+    if (rc < 0 && run_leaves(r))
         return; /* handed over by the journal */
     if (rc < 0) {
         failed(r, &e);

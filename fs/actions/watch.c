@@ -11,12 +11,12 @@
 #include "util/text.h"
 
 #define TICK_MS 100
-/* How often actions of this mount are looked for that nobody works on. */
-#define ORPHANS_MS 5000
 /* A snapshot's size arrives some seconds to minutes late (neon-api.md §2.1): asked for often at first, then rarely. */
 #define LOOK_FIRST_MS 3000
 #define LOOK_LAST_MS 300000
-/* How long after an action with an unsure answer something of it may still turn up. */
+/* How long Neon is left alone after it was told of expiries. */
+#define EXPIRIES_MS 500
+/* How long after an action with an unsure answer something of it may still turn up, while Neon can be asked. */
 #define SWEEP_MS 600000
 #define UID_LENGTH 20 /* act- and 16 hex digits */
 
@@ -79,6 +79,17 @@ static const struct neon_snapshot *listed(const struct neon_snapshots *l, const 
     return NULL;
 }
 
+/* A checkpoint that came in with no more than its snapshot's id: the rest is Neon's to tell. */
+static void complete(struct store_snapshot *s, const struct neon_snapshot *now)
+{
+    if (s->captured_at)
+        return;
+    s->captured_at = now->created_at_ns;
+    s->name = s->name ? s->name : str_dup(now->name);
+    s->lsn = s->lsn ? s->lsn : str_dup(now->lsn);
+    s->branch_id = s->branch_id ? s->branch_id : str_dup(now->source_branch_id);
+}
+
 static void update(struct engine *g, struct known *k, const struct neon_snapshot *now)
 {
     cleanup_buf struct buf json = {0};
@@ -89,6 +100,7 @@ static void update(struct engine *g, struct known *k, const struct neon_snapshot
         return;
     s->missing = !now;
     if (now) {
+        complete(s, now);
         s->full_size = now->full_size;
         s->diff_size = now->diff_size;
         s->expires_at = now->expires_at_ns;
@@ -99,7 +111,7 @@ static void update(struct engine *g, struct known *k, const struct neon_snapshot
         engine_refresh(g, k->checkpoint, 0);
 }
 
-void watch_missing(struct engine *g, int64_t checkpoint)
+static void compare_one(struct engine *g, int64_t checkpoint, const struct neon_snapshot *now)
 {
     struct known *k = calloc(1, sizeof(*k));
     struct index_entry *e;
@@ -110,10 +122,13 @@ void watch_missing(struct engine *g, int64_t checkpoint)
         *k = known_of(&e->c);
     index_unlock(g->c.index);
     if (e)
-        update(g, k, NULL);
+        update(g, k, now);
     if (k)
         known_free(k, 1);
 }
+
+void watch_snapshot(struct engine *g, int64_t checkpoint, const struct neon_snapshot *now) { compare_one(g, checkpoint, now); }
+void watch_missing(struct engine *g, int64_t checkpoint) { compare_one(g, checkpoint, NULL); }
 
 /* Compares with Neon. Returns whether some size is still awaited. A snapshot that isn't listed the first time may only be late. */
 static bool compare(struct engine *g, const struct neon_snapshots *list, bool *suspicious)
@@ -146,17 +161,34 @@ static const char *action_of(const char *name)
     return n > UID_LENGTH && str_starts(name + n - UID_LENGTH, "act-") ? name + n - UID_LENGTH : NULL;
 }
 
+/* The log tells it, of whichever mount Neon said yes to. */
+static void swept(struct engine *g, const char *uid, const char *what, const char *id, const json_t *requests)
+{
+    cleanup_free char *told = json_array_size(requests) ? json_dumps(requests, JSON_COMPACT) : NULL;
+    cleanup_err struct err e = {0};
+
+    if (told && store_leftover_deleted(g->c.store, uid, what, id, told, &e) < 0)
+        log_warn("that %s %s was deleted isn't in the log: %s", what, id, err_text(&e));
+    else if (told)
+        engine_refresh(g, 0, 0);
+}
+
 static void sweep_snapshots(struct engine *g, const struct neon_call *call, const struct neon_snapshots *list)
 {
     for (size_t i = 0; i < list->n; i++) {
         const struct neon_snapshot *s = &list->items[i];
+        cleanup_json json_t *requests = json_array();
+        struct asking asking = {.requests = requests};
+        struct neon_call deleting = *call;
         cleanup_err struct err e = {0};
 
         if (!action_of(s->name) || store_leftover(g->c.store, g->c.project_id, action_of(s->name), s->name, s->id, &e) <= 0)
             continue;
         log_warn("snapshot %s (%s) belongs to no checkpoint and is deleted", s->id, s->name);
-        if (snapshot_delete_surely(g, call, s->id, &e) < 0)
+        asking_of(&asking, &deleting);
+        if (snapshot_delete_surely(g, &deleting, s->id, &e) < 0)
             log_warn("snapshot %s can't be deleted now: %s", s->id, err_text(&e));
+        swept(g, action_of(s->name), "snapshot", s->id, requests);
     }
 }
 
@@ -169,13 +201,18 @@ static void sweep_branches(struct engine *g, const struct neon_call *call)
         return;
     for (size_t i = 0; i < all.n; i++) {
         const char *name = all.items[i].name;
+        cleanup_json json_t *requests = json_array();
+        struct asking asking = {.requests = requests};
+        struct neon_call deleting = *call;
 
         if (!action_of(name) || !str_equal(all.items[i].restore_status, "restored") || all.items[i].is_default ||
             store_leftover(g->c.store, g->c.project_id, action_of(name), name, all.items[i].id, &e) <= 0)
             continue;
         log_warn("branch %s (%s), made for a restore that is over, is deleted", all.items[i].id, name);
-        if (discard_branches(g, call, name, NULL, &e) < 0)
+        asking_of(&asking, &deleting);
+        if (discard_branches(g, &deleting, name, NULL, &e) < 0)
             log_warn("branch %s can't be deleted now: %s", all.items[i].id, err_text(&e));
+        swept(g, action_of(name), "branch", all.items[i].id, requests);
     }
     neon_branches_free(&all);
 }
@@ -203,8 +240,21 @@ static bool any(struct engine *g)
     return n > 0;
 }
 
+/* Another mount made another branch active: where to connect to is asked for. */
+static void uri_again(struct engine *g, const struct neon_call *call)
+{
+    cleanup_free char *branch = NULL;
+
+    pthread_mutex_lock(&g->lock);
+    if (!g->connection_uri || g->uri_old)
+        branch = str_dup(g->active_branch);
+    pthread_mutex_unlock(&g->lock);
+    if (branch)
+        active_uri(g, call, branch, NULL, NULL);
+}
+
 /* Returns whether to look again soon. */
-static bool look(struct engine *g, bool *suspicious)
+static bool look(struct engine *g, bool *suspicious, struct upkeep *up)
 {
     struct neon_call call = engine_call(g);
     struct neon_snapshots list = {0};
@@ -213,14 +263,20 @@ static bool look(struct engine *g, bool *suspicious)
     bool soon = sweep;
 
     call.flags = NEON_CALL_ONCE;
-    if (!sweep && !any(g))
+    uri_again(g, &call);
+    if (branches_any(g))
+        branches_look(g, &call);
+    if (!sweep && up->next_branches && !any(g))
         return false;
     if (neon_said(g, neon_snapshots_list(g->c.neon, &call, &list, &e), &e) == 0) {
         soon |= compare(g, &list, suspicious);
+        soon |= upkeep_look(g, &call, &list, up);
         if (sweep) {
             sweep_snapshots(g, &call, &list);
             sweep_branches(g, &call);
         }
+    } else if (sweep) {
+        atomic_store(&g->sweep_until, clock_mono_ms() + SWEEP_MS);
     }
     neon_snapshots_free(&list);
     return soon;
@@ -231,27 +287,39 @@ static void *watch(void *arg)
     struct engine *g = arg;
     int64_t interval = LOOK_FIRST_MS;
     int64_t next_look = clock_mono_ms() + interval;
-    int64_t next_orphans = clock_mono_ms() + ORPHANS_MS;
-    int64_t unsettled = 0;
     bool suspicious = false;
+    struct upkeep up = {0};
+    int64_t next_expiries = 0;
 
+    expiries_soon(g); /* what an earlier mount left */
+    if (!g->c.read_only)
+        atomic_store(&g->sweep_until, next_look + LOOK_FIRST_MS); /* and what it could not delete: the first look sweeps */
     while (!atomic_load(&g->stopping)) {
         int64_t now = clock_mono_ms();
 
         if (atomic_exchange(&g->look_soon, false)) {
             interval = LOOK_FIRST_MS;
             next_look = now + interval;
+            expiries_soon(g); /* what was taken may have one */
+        }
+        if (atomic_exchange(&g->uris_soon, false)) {
+            struct neon_call call = engine_call(g);
+
+            call.flags = NEON_CALL_ONCE;
+            uri_again(g, &call);
+            branches_uris(g, &call);
         }
         if (now >= next_look) {
-            if (!look(g, &suspicious))
+            if (!look(g, &suspicious, &up))
                 interval = LOOK_LAST_MS;
             else if (interval < LOOK_LAST_MS / 2)
                 interval *= 2;
             next_look = clock_mono_ms() + interval;
         }
-        if (now >= next_orphans) {
-            recover_own(g, &unsettled);
-            next_orphans = clock_mono_ms() + ORPHANS_MS;
+        if (now >= next_expiries && atomic_exchange(&g->expiries_soon, false)) {
+            if (expiries_tell(g))
+                expiries_soon(g); /* never cleared here: another one may have been written meanwhile */
+            next_expiries = clock_mono_ms() + EXPIRIES_MS;
         }
         clock_sleep_ms(TICK_MS);
     }

@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "util/buf.h"
 #include "util/cleanup.h"
+#include "util/secrets.h"
 #include "util/text.h"
 
 #define COMMAND_MAX 200
@@ -57,69 +57,12 @@ static const char *status_field(const char *status, const char *name)
     return NULL;
 }
 
-/* Where a secret begins after what names one at `text`: `password=`, `OPENAI_API_KEY=` (seen from API_KEY on), and as an option
- * `--token X`. 0 = none is named here. */
-static size_t secret_after(const char *text, const char *start)
-{
-    static const char *const names[] = {"password", "passwd", "secret", "token", "api_key", "api-key", "apikey"};
-    const char *word = text;
-
-    while (word > start && word[-1] != ' ')
-        word--;
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        size_t n = strlen(names[i]);
-
-        if (strncasecmp(text, names[i], n) == 0 && (text[n] == '=' || (text[n] == ' ' && str_starts(word, "--"))))
-            return n + 1;
-    }
-    return 0;
-}
-
-/* Where the password of a URI at `text` (just past its ://) begins and ends, or false. */
-static bool uri_password(const char *text, size_t *from, size_t *to)
-{
-    size_t authority = strcspn(text, "/ ?#");
-    const char *at = memrchr(text, '@', authority);
-    const char *colon = at ? memchr(text, ':', (size_t)(at - text)) : NULL;
-
-    if (!colon)
-        return false;
-    *from = (size_t)(colon - text) + 1;
-    *to = (size_t)(at - text);
-    return true;
-}
-
-static void add_without_passwords(struct buf *b, const char *text)
-{
-    const char *start = text;
-    size_t from;
-    size_t to;
-
-    while (*text) {
-        size_t n = secret_after(text, start);
-
-        if (n) {
-            buf_add(b, text, n);
-            buf_adds(b, "***");
-            text += n;
-            text += strcspn(text, " &");
-        } else if (str_starts(text, "://") && uri_password(text + 3, &from, &to)) {
-            buf_add(b, text, 3 + from);
-            buf_adds(b, "***");
-            text += 3 + to;
-        } else {
-            buf_addc(b, *text++);
-        }
-    }
-}
-
-/* The command line as one line of at most COMMAND_MAX bytes of clean UTF-8, or comm in brackets when there is none. */
+/* The command line as one line of clean UTF-8, or comm in brackets when there is none. */
 static char *read_command(pid_t pid, const char *comm)
 {
     cleanup_buf struct buf b = {0};
     char raw[RAW_MAX];
     ssize_t n = read_proc(pid, "cmdline", raw, sizeof raw);
-    size_t cut;
 
     for (ssize_t i = 0; i < n; i++)
         if ((unsigned char)raw[i] < ' ' || raw[i] == 0x7f)
@@ -128,11 +71,17 @@ static char *read_command(pid_t pid, const char *comm)
         raw[--n] = '\0';
     if (n <= 0)
         return str_format("[%s]", comm);
-    add_without_passwords(&b, raw);
-    cut = b.len < COMMAND_MAX ? b.len : COMMAND_MAX;
-    while (cut < b.len && cut > 0 && ((unsigned char)b.data[cut] & 0xc0) == 0x80)
+    secrets_mask_named(raw, &b);
+    return buf_error(&b) ? NULL : utf8_clean(b.data, b.len);
+}
+
+char *caller_short(const struct buf *command)
+{
+    size_t cut = command->len < COMMAND_MAX ? command->len : COMMAND_MAX;
+
+    while (cut < command->len && cut > 0 && ((unsigned char)command->data[cut] & 0xc0) == 0x80)
         cut--; /* not in the middle of a character */
-    return buf_error(&b) ? NULL : utf8_clean(b.data, cut);
+    return buf_error(command) || !command->data ? NULL : utf8_clean(command->data, cut);
 }
 
 static char *user_name(uid_t uid)

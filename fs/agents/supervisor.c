@@ -21,7 +21,11 @@
 #include "agents_i.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/secrets.h"
+#include "util/text.h"
 
+#define LOOK_MS 500           /* poll's time stands still while the machine is suspended: so soon after it wakes the lease is looked at */
+#define WAKE_MS 5000          /* what the mount gets then to renew it: it beats at once, and hears whether another has taken over */
 #define LEFTOVER_MS 200       /* what background processes get to end by themselves after the command has exited */
 #define LEFTOVER_GRACE_MS 2000 /* their TERM to KILL; the command's answer waits for it */
 #define KILL_AGAIN_MS 20
@@ -32,7 +36,8 @@ enum phase { RUNNING, LEFTOVERS, TERMINATING, KILLING };
 struct supervisor {
     enum phase phase;
     int64_t deadline; /* of the phase, clock_mono_ms */
-    int64_t lease_deadline;
+    int64_t lease_deadline; /* clock_boot_ms */
+    int64_t suspended_ms; /* how long the machine was, at the last look */
     int64_t lease_ms; /* 0 = no lease */
     int64_t grace_ms;
     int64_t kill_again_ms;
@@ -196,19 +201,22 @@ static void read_orders(struct supervisor *s)
         if (order == AGENT_ORDER_CANCEL)
             cancel(s);
         else if (order == AGENT_ORDER_LEASE)
-            s->lease_deadline = clock_mono_ms() + s->lease_ms;
+            s->lease_deadline = clock_boot_ms() + s->lease_ms;
     }
 }
 
 static int next_timeout(const struct supervisor *s)
 {
+    int64_t lease_ms = s->lease_deadline - clock_boot_ms();
     int64_t now = clock_mono_ms();
     int64_t at = INT64_MAX;
 
     if (s->phase != RUNNING)
         at = s->deadline;
-    if (s->lease_ms && s->phase < TERMINATING && s->lease_deadline < at)
-        at = s->lease_deadline;
+    if (lease_ms > LOOK_MS)
+        lease_ms = LOOK_MS;
+    if (s->lease_ms && s->phase < TERMINATING && now + lease_ms < at)
+        at = now + lease_ms;
     if (at == INT64_MAX)
         return -1;
     if (at <= now)
@@ -221,6 +229,18 @@ static void send_report(struct supervisor *s)
     if (s->socket >= 0)
         while (send(s->socket, &s->report, sizeof s->report, MSG_NOSIGNAL) < 0 && errno == EINTR)
             ;
+}
+
+/* It runs out while the machine is suspended, too. Where the mount can have it again the agent goes on: a laptop's lid is no end. */
+static bool lease_is_over(struct supervisor *s)
+{
+    int64_t now = clock_boot_ms();
+    int64_t suspended = now - clock_mono_ms();
+
+    if (suspended > s->suspended_ms + LOOK_MS && s->lease_deadline < now + WAKE_MS)
+        s->lease_deadline = now + WAKE_MS;
+    s->suspended_ms = suspended;
+    return s->lease_ms && s->phase < TERMINATING && now >= s->lease_deadline;
 }
 
 static void supervise(struct supervisor *s)
@@ -238,11 +258,11 @@ static void supervise(struct supervisor *s)
         if (s->socket >= 0)
             read_orders(s);
         drain_signals(s);
-        now = clock_mono_ms();
-        if (s->lease_ms && s->phase < TERMINATING && now >= s->lease_deadline) {
+        if (lease_is_over(s)) {
             s->report.lease_lost = !s->shell_gone;
             cancel(s);
         }
+        now = clock_mono_ms();
         if (s->phase != RUNNING && now >= s->deadline)
             on_deadline(s);
     }
@@ -312,10 +332,20 @@ bool agent_is_supervisor_name(const char *argv0)
     return argv0 && strcmp(slash ? slash + 1 : argv0, "checkpointfs-agent") == 0;
 }
 
+/* A copy of the argument, which would be in every process list for as long as the agent runs. */
+static char *hidden(char *arg)
+{
+    char *copy = strdup(arg);
+
+    memset(arg, '*', strlen(arg));
+    return copy;
+}
+
 /* Arguments: grace in ms, lease in ms, the command. */
 int agent_supervisor_main(int argc, char **argv)
 {
     struct supervisor s = {.socket = AGENT_SOCKET_FD, .kill_again_ms = KILL_AGAIN_MS};
+    cleanup_free char *command = NULL;
     int r;
 
     if (argc != 4 || fcntl(AGENT_SOCKET_FD, F_SETFD, FD_CLOEXEC) < 0) {
@@ -324,10 +354,12 @@ int agent_supervisor_main(int argc, char **argv)
     }
     s.grace_ms = strtoll(argv[1], NULL, 10);
     s.lease_ms = strtoll(argv[2], NULL, 10);
-    s.lease_deadline = clock_mono_ms() + s.lease_ms;
+    s.lease_deadline = clock_boot_ms() + s.lease_ms;
+    s.suspended_ms = clock_boot_ms() - clock_mono_ms();
     prctl(PR_SET_NAME, AGENT_SUPERVISOR_COMM);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    r = start_shell(&s, argv[3]);
+    command = secrets_named(argv[3]) ? hidden(argv[3]) : str_dup(argv[3]);
+    r = command ? start_shell(&s, command) : -ENOMEM;
     if (r) {
         fprintf(stderr, "checkpointfs-agent: can't start the command: %s\n", strerror(-r));
         s.report.status = W_EXITCODE(AGENT_NOTHING_DONE, 0);

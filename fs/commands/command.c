@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands/rules.h"
 #include "commands_i.h"
 #include "util/cleanup.h"
 #include "util/text.h"
@@ -13,7 +14,8 @@
 /* Parses what follows the verb: `args` is the rest of the line, or NULL when nothing follows. */
 typedef int arguments_fn(struct command *c, const char *args, struct err *e);
 
-static arguments_fn take_nothing, take_approve, take_reject, take_answer, take_decision, take_name;
+static arguments_fn take_nothing, take_approve, take_reject, take_answer, take_decision, take_name, take_plan, take_rules,
+                    take_branch_id, take_branch, take_branch_decision;
 
 struct verb_row {
     enum control control;
@@ -27,6 +29,10 @@ struct verb_row {
 static const struct verb_row verbs[] = {
     {CONTROL_RESTORE, "in-place", VERB_IN_PLACE, false, true, take_nothing, "in-place",
      "replace the active branch by the snapshot, connection string kept"},
+    {CONTROL_RESTORE, "dry-run", VERB_DRY_RUN, false, false, take_nothing, "dry-run",
+     "write into `result` what in-place would do, and change nothing"},
+    {CONTROL_RESTORE, "branch", VERB_BRANCH, false, false, take_branch, "branch NAME",
+     "restore into a new isolated branch of that name; the active branch is untouched"},
     {CONTROL_RESUME, "approve", VERB_DECIDE, true, false, take_approve, "approve [ID…]",
      "approve all pending calls, or those, and wake the agent"},
     {CONTROL_RESUME, "reject", VERB_DECIDE, true, false, take_reject, "reject [id=ID] TEXT",
@@ -35,17 +41,31 @@ static const struct verb_row verbs[] = {
      "give the input that the run waits for, and wake the agent"},
     {CONTROL_REPLAY, "in-place", VERB_IN_PLACE, false, true, take_decision, "in-place DECISION",
      "restore in place, decide (as with resume: approve, reject TEXT, answer TEXT), and wake the agent"},
+    {CONTROL_REPLAY, "branch", VERB_BRANCH, false, false, take_branch_decision, "branch NAME DECISION",
+     "restore into a new isolated branch, decide, and wake the agent there"},
+    {CONTROL_PROMOTE, "promote", VERB_PROMOTE, false, true, take_nothing, "promote",
+     "make this branch the active one, connection string kept"},
+    {CONTROL_PROMOTE, "dry-run", VERB_DRY_RUN, false, false, take_nothing, "dry-run",
+     "write into `result` what promote would do, and change nothing"},
     {CONTROL_CANCEL, "cancel", VERB_CANCEL, false, false, take_nothing, "cancel",
      "end the running agent, or the wait for one"},
-    {CONTROL_PRUNE, "delete", VERB_DELETE, false, false, take_name, "delete NAME",
-     "delete that checkpoint and its snapshot"},
+    {CONTROL_PRUNE, "delete", VERB_DELETE, false, false, take_name, "delete NAME[/branches/X]",
+     "delete that checkpoint and its snapshot, or that isolated branch of it"},
+    {CONTROL_PRUNE, "plan", VERB_PLAN, false, false, take_rules, "[plan] " RULES_USAGE,
+     "say what these rules would delete, and delete nothing; TIME is like 12h, 30d or 2w"},
+    {CONTROL_PRUNE, "apply", VERB_APPLY, false, false, take_plan, "apply PLAN_ID", "delete what that plan named"},
+    {CONTROL_UNDO, "undo", VERB_UNDO, false, false, take_nothing, "undo",
+     "go back to what the last restore in place replaced, and once more to what the one before it did"},
+    {CONTROL_ADOPT, "adopt", VERB_ADOPT, false, false, take_branch_id, "adopt BRANCH_ID",
+     "from now on that branch is the active one, as Neon says already"},
 };
 
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 
 static const char *const control_names[] = {
     [CONTROL_RESTORE] = "restore", [CONTROL_RESUME] = "resume", [CONTROL_REPLAY] = "replay",
-    [CONTROL_CANCEL] = "cancel",   [CONTROL_PRUNE] = "prune",
+    [CONTROL_CANCEL] = "cancel",   [CONTROL_PRUNE] = "prune",   [CONTROL_UNDO] = "undo",     [CONTROL_ADOPT] = "adopt",
+    [CONTROL_PROMOTE] = "promote",
 };
 
 #define JSON_DECISIONS                                                                                                       \
@@ -53,11 +73,14 @@ static const char *const control_names[] = {
 
 /* What JSON may say, for the usage text. */
 static const char *const json_usage[] = {
-    [CONTROL_RESTORE] = "{\"verb\":\"in-place\"}",
+    [CONTROL_RESTORE] = "{\"verb\":\"in-place|dry-run|branch\",\"branch\":NAME,\"confirm\":BRANCH_ID}",
     [CONTROL_RESUME] = JSON_DECISIONS,
-    [CONTROL_REPLAY] = "{\"verb\":\"in-place\",\"decisions\":[…],\"input\":TEXT}",
+    [CONTROL_REPLAY] = "{\"verb\":\"in-place|branch\",\"branch\":NAME,\"confirm\":BRANCH_ID,\"decisions\":[…],\"input\":TEXT}",
     [CONTROL_CANCEL] = "{\"verb\":\"cancel\"}",
-    [CONTROL_PRUNE] = "{\"verb\":\"delete\",\"name\":NAME}",
+    [CONTROL_PRUNE] = "{\"verb\":\"delete|plan|apply\",\"name\":NAME,\"rules\":TEXT,\"plan\":PLAN_ID}",
+    [CONTROL_UNDO] = "{\"verb\":\"undo\"}",
+    [CONTROL_ADOPT] = "{\"verb\":\"adopt\",\"branch\":BRANCH_ID}",
+    [CONTROL_PROMOTE] = "{\"verb\":\"promote|dry-run\",\"confirm\":BRANCH_ID}",
 };
 
 const char *control_name(enum control c)
@@ -126,6 +149,7 @@ void command_free(struct command *c)
     free(c->decisions);
     free(c->confirm);
     free(c->target);
+    free(c->branch);
     free(c->input);
     *c = (struct command){0};
 }
@@ -216,14 +240,16 @@ static int take_approve(struct command *c, const char *args, struct err *e)
     return r;
 }
 
-/* The text is everything behind one blank, as it is. No text: the framework's own message. */
+/* The text is everything behind one blank, as it is. No text: the framework's own message. An id is found behind any blanks, as those of
+ * approve are: taken for text it would reject every call. */
 static int take_reject(struct command *c, const char *args, struct err *e)
 {
+    const char *word = args ? args + strspn(args, " \t") : "";
     cleanup_free char *id = NULL;
     bool blank_follows = false;
 
-    if (args && str_starts(args, "id=")) {
-        args += strlen("id=");
+    if (str_starts(word, "id=")) {
+        args = word + strlen("id=");
         blank_follows = *args == ' ' || *args == '\t';
         id = next_word(&args);
         if (!id)
@@ -250,17 +276,101 @@ static int take_decision(struct command *c, const char *args, struct err *e)
         if (verbs[i].control == CONTROL_RESUME && skip_word(&rest, verbs[i].name))
             return verbs[i].arguments(c, *rest ? rest : NULL, e);
     }
-    return usage_error(c->control, e, "in-place needs a decision: approve [ID…], reject [id=ID] TEXT, or answer TEXT");
+    return usage_error(c->control, e, "a replay needs a decision: approve [ID…], reject [id=ID] TEXT, or answer TEXT");
+}
+
+static int set_branch(struct command *c, const char *name, struct err *e)
+{
+    const char *problem = name && *name ? name_problem(name) : "it is missing";
+
+    if (problem)
+        return usage_error(c->control, e, "branch needs a name for the new branch: %s", problem);
+    c->branch = str_dup(name);
+    return c->branch ? 0 : no_memory(e);
+}
+
+static int take_branch(struct command *c, const char *args, struct err *e)
+{
+    return set_branch(c, args, e);
+}
+
+/* The branch's name is one word here; JSON takes any. */
+static int take_branch_decision(struct command *c, const char *args, struct err *e)
+{
+    cleanup_free char *name = args ? next_word(&args) : NULL;
+    int r = args && !name ? no_memory(e) : set_branch(c, name, e);
+
+    return r < 0 ? r : take_decision(c, args, e);
+}
+
+int command_set_name(struct command *c, const char *name, struct err *e)
+{
+    const char *slash = name ? strstr(name, "/branches/") : NULL;
+    const char *branch = slash ? slash + strlen("/branches/") : NULL;
+    cleanup_free char *checkpoint = slash ? strndup(name, (size_t)(slash - name)) : str_dup(name);
+    const char *own = checkpoint && str_starts(checkpoint, BY_ID) ? checkpoint + strlen(BY_ID) : checkpoint;
+    const char *problem = own ? name_problem(own) : "it is missing";
+
+    if (!problem && branch)
+        problem = name_problem(branch);
+    if (problem)
+        return usage_error(c->control, e, "delete needs a checkpoint's name, or NAME/branches/X, or " BY_ID "ID for NAME: %s", problem);
+    free(c->target);
+    free(c->branch);
+    c->target = steal_ptr(&checkpoint);
+    c->branch = str_dup(branch);
+    return branch && !c->branch ? no_memory(e) : 0;
 }
 
 static int take_name(struct command *c, const char *args, struct err *e)
 {
-    const char *problem = args ? name_problem(args) : "it is missing";
+    return command_set_name(c, args, e);
+}
 
-    if (problem)
-        return usage_error(c->control, e, "delete needs a checkpoint's name: %s", problem);
+int check_rules(enum control control, const char *text, struct err *e)
+{
+    cleanup_err struct err why = {0};
+    struct rules ignored;
+    int r = rules_parse(text, &ignored, &why);
+
+    return r == -EINVAL ? usage_error(control, e, "%s", err_text(&why)) : r < 0 ? err_move(e, &why) : 0;
+}
+
+static int take_rules(struct command *c, const char *args, struct err *e)
+{
+    int r = check_rules(c->control, args ? args : "", e);
+
+    if (r < 0)
+        return r;
     c->target = str_dup(args);
     return c->target ? 0 : no_memory(e);
+}
+
+static int take_plan(struct command *c, const char *args, struct err *e)
+{
+    if (is_blank(args))
+        return usage_error(c->control, e, "apply needs the id of a plan");
+    c->target = next_word(&args);
+    if (!c->target)
+        return no_memory(e);
+    return is_blank(args) ? 0 : usage_error(c->control, e, "unexpected \"%s\"", args);
+}
+
+bool is_branch_id(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+    return n >= 1 && n <= 60 && !s[n];
+}
+
+static int take_branch_id(struct command *c, const char *args, struct err *e)
+{
+    cleanup_free char *id = args ? next_word(&args) : NULL;
+
+    if (!id || !is_branch_id(id) || !is_blank(args))
+        return usage_error(c->control, e, "adopt needs a branch's id, as br-some-name-12345678");
+    c->target = steal_ptr(&id);
+    return 0;
 }
 
 /* -- The line ---------------------------------------------------------------------------------------------------------------- */
@@ -305,6 +415,10 @@ static int parse_line(const char *line, struct command *c, struct err *e)
     for (size_t i = 0; i < VERB_COUNT; i++) {
         if (verbs[i].control == c->control && skip_word(&line, verbs[i].name))
             return parse_row(&verbs[i], line, c, e);
+    }
+    if (c->control == CONTROL_PRUNE && rules_begin(line)) {
+        c->verb = VERB_PLAN; /* the one verb that needn't be said */
+        return c->again ? usage_error(c->control, e, "\"again\" belongs to resume only") : take_rules(c, line, e);
     }
     word = next_word(&line);
     if (!word)

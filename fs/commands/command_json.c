@@ -9,6 +9,9 @@
 #include "util/cleanup.h"
 #include "util/text.h"
 
+/* The first digits of a number are enough to find it. */
+#define NUMBER_SHOWN 40
+
 bool looks_like_json(const char *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -61,11 +64,16 @@ static int take_bool(enum control control, const char *name, struct jval v, bool
     return 0;
 }
 
-/* Any value, as JSON in one line. */
-static int take_json(struct jval v, char **field, struct err *e)
+/* Any value, as JSON in one line. A number that would become a string there is refused: that isn't what was decided. */
+static int take_json(enum control control, const char *name, struct jval v, char **field, struct err *e)
 {
     cleanup_buf struct buf b = {0};
+    struct jval odd = j_odd_number(v);
 
+    if (odd.node)
+        return usage_error(control, e, "the number %.*s in \"%s\" is too long, or its exponent is: write it as a string",
+                           (int)(odd.node->end - odd.node->start < NUMBER_SHOWN ? odd.node->end - odd.node->start : NUMBER_SHOWN),
+                           odd.doc->text + odd.node->start, name);
     j_add_compact(&b, v);
     *field = buf_steal(&b);
     return *field ? 0 : no_memory(e);
@@ -150,16 +158,14 @@ static int take_arguments(enum control control, void *into, struct jval v, struc
 {
     struct decision_reading *d = into;
 
-    (void)control;
-    return take_json(v, &d->decision->arguments, e);
+    return take_json(control, "arguments", v, &d->decision->arguments, e);
 }
 
 static int take_value(enum control control, void *into, struct jval v, struct err *e)
 {
     struct decision_reading *d = into;
 
-    (void)control;
-    return take_json(v, &d->decision->value, e);
+    return take_json(control, "value", v, &d->decision->value, e);
 }
 
 static const struct member decision_members[] = {
@@ -245,23 +251,59 @@ static int take_input(enum control control, void *into, struct jval v, struct er
     return take_string(control, "input", v, &((struct command *)into)->input, e);
 }
 
+static int take_text(enum control control, const char *name, struct command *c, struct jval v, struct err *e)
+{
+    if (c->target)
+        return usage_error(control, e, "\"%s\" is one too many: name, rules and plan exclude each other", name);
+    return take_string(control, name, v, &c->target, e);
+}
+
 static int take_name(enum control control, void *into, struct jval v, struct err *e)
 {
     struct command *c = into;
-    int r = take_string(control, "name", v, &c->target, e);
-    const char *problem = r == 0 ? name_problem(c->target) : NULL;
+    cleanup_free char *name = NULL;
+    int r = take_string(control, "name", v, &name, e);
 
-    return problem ? usage_error(control, e, "\"name\" isn't a checkpoint's name: %s", problem) : r;
+    return r < 0 ? r : command_set_name(c, name, e);
+}
+
+static int take_branch(enum control control, void *into, struct jval v, struct err *e)
+{
+    struct command *c = into;
+    int r = take_string(control, "branch", v, control == CONTROL_ADOPT ? &c->target : &c->branch, e);
+    const char *problem;
+
+    if (control == CONTROL_ADOPT)
+        return r == 0 && !is_branch_id(c->target) ? usage_error(control, e, "\"branch\" isn't a branch's id") : r;
+    problem = r == 0 ? name_problem(c->branch) : NULL;
+
+    return problem ? usage_error(control, e, "\"branch\" isn't a name for a branch: %s", problem) : r;
+}
+
+static int take_rules(enum control control, void *into, struct jval v, struct err *e)
+{
+    struct command *c = into;
+    int r = take_text(control, "rules", c, v, e);
+
+    return r < 0 ? r : check_rules(control, c->target, e);
+}
+
+static int take_plan(enum control control, void *into, struct jval v, struct err *e)
+{
+    return take_text(control, "plan", into, v, e);
 }
 
 static const struct member command_members[] = {
     {"verb", take_verb, ALL_CONTROLS & ~BIT(CONTROL_RESUME)},
     {"nowait", take_nowait, ALL_CONTROLS},
     {"again", take_again, BIT(CONTROL_RESUME)},
-    {"confirm", take_confirm, BIT(CONTROL_RESTORE) | BIT(CONTROL_REPLAY)},
+    {"confirm", take_confirm, BIT(CONTROL_RESTORE) | BIT(CONTROL_REPLAY) | BIT(CONTROL_PROMOTE)},
+    {"branch", take_branch, BIT(CONTROL_RESTORE) | BIT(CONTROL_REPLAY) | BIT(CONTROL_ADOPT)},
     {"decisions", take_decisions, BIT(CONTROL_RESUME) | BIT(CONTROL_REPLAY)},
     {"input", take_input, BIT(CONTROL_RESUME) | BIT(CONTROL_REPLAY)},
     {"name", take_name, BIT(CONTROL_PRUNE)},
+    {"rules", take_rules, BIT(CONTROL_PRUNE)},
+    {"plan", take_plan, BIT(CONTROL_PRUNE)},
 };
 
 /* Whether the whole text is one JSON value by the standard; the tolerant view then only reads it. */
@@ -284,14 +326,30 @@ static int check_json(enum control control, const char *bytes, size_t n, struct 
     return result;
 }
 
+/* Each verb of prune has a member of its own. */
+static int check_prune(const struct command *c, struct jval root, struct err *e)
+{
+    const char *needed = c->verb == VERB_DELETE ? "name" : c->verb == VERB_PLAN ? "rules" : "plan";
+
+    return j_has(j_get(root, needed)) ? 0 : usage_error(c->control, e, "\"%s\" is missing", needed);
+}
+
 static int check_command(const struct command *c, struct jval root, struct err *e)
 {
     bool decides = c->control == CONTROL_RESUME || c->control == CONTROL_REPLAY;
 
     if (c->control != CONTROL_RESUME && !j_has(j_get(root, "verb")))
         return usage_error(c->control, e, "\"verb\" is missing");
-    if (c->control == CONTROL_PRUNE && !c->target)
-        return usage_error(c->control, e, "\"name\" is missing");
+    if (c->control == CONTROL_PRUNE)
+        return check_prune(c, root, e);
+    if (c->control == CONTROL_ADOPT && !c->target)
+        return usage_error(c->control, e, "\"branch\" is missing");
+    if (c->verb == VERB_DRY_RUN && c->confirm)
+        return usage_error(c->control, e, "\"confirm\" belongs to in-place");
+    if (c->verb == VERB_BRANCH && !c->branch)
+        return usage_error(c->control, e, "\"branch\" is missing: the name of the branch to be made");
+    if (c->verb != VERB_BRANCH && c->branch)
+        return usage_error(c->control, e, "\"branch\" belongs to the verb branch");
     if (decides && c->decision_count == 0 && !c->input)
         return usage_error(c->control, e, "neither \"decisions\" nor \"input\" says anything");
     return 0;

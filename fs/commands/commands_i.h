@@ -41,7 +41,14 @@ int command_parse_json(enum control control, const char *bytes, size_t n, struct
 /* The error of an argument: `what`, then the verbs of that control file. Returns -EINVAL. */
 int usage_error(enum control control, struct err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* 0, or the error of rules that are none. */
+int check_rules(enum control control, const char *text, struct err *e);
+/* Whether it can be the id of a branch (^[a-z0-9-]{1,60}$). */
+bool is_branch_id(const char *s);
+
 /* Appends a decision and returns it zeroed; NULL when out of memory. */
+/* Sets what `delete` takes: a checkpoint's name, or NAME/branches/X. */
+int command_set_name(struct command *c, const char *name, struct err *e);
 struct decision *command_add_decision(struct command *c);
 
 /* Whether that control file has a verb of that name, and which. */

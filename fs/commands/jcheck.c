@@ -7,7 +7,9 @@
 
 #include "commands_i.h"
 
-#define DEPTH_MAX 2048
+/* Parsers of agents take about twice as much (Python 3.11: less than 1000), and the decisions are read by them once the database is
+ * restored already. */
+#define DEPTH_MAX 512
 
 enum {
     VALUE,         /* a value must come */

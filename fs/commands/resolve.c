@@ -25,14 +25,33 @@ static int no_memory(struct err *e)
     return err_set(e, ENOMEM, "out of memory while deciding");
 }
 
-/* Appends "call_1 (drop_users_table), call_2 …" of the calls that are undecided, or of all. */
+/* Whether a call of the same group is decided: LangGraph answers an interrupt as a whole. */
+static bool group_is_touched(const struct resolving *r, const char *group)
+{
+    for (size_t i = 0; group && i < r->info->pending_count; i++) {
+        if (r->slots[i].call && str_equal(r->info->pending[i].group, group))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a call still needs a decision. One that the state holds doesn't do for a call whose interrupt is answered now: the new answer
+ * replaces the old one as a whole, and what it leaves out moves the others to the wrong calls. */
+static bool is_left(const struct resolving *r, size_t i)
+{
+    const struct call *c = &r->info->pending[i];
+
+    return !r->slots[i].call && (c->decision == CALL_UNDECIDED || group_is_touched(r, c->group));
+}
+
+/* Appends "call_1 (drop_users_table), call_2 …" of the calls that are left undecided, or of all. */
 static void add_names(struct buf *b, const struct resolving *r, bool undecided)
 {
     size_t named = 0, more = 0;
 
     for (size_t i = 0; i < r->info->pending_count; i++) {
         const struct call *c = &r->info->pending[i];
-        if (undecided && (r->slots[i].call || c->decision != CALL_UNDECIDED))
+        if (undecided && !is_left(r, i))
             continue;
         if (named == NAMES_MAX) {
             more++;
@@ -180,16 +199,6 @@ static bool any_responds(const struct command *cmd)
     return false;
 }
 
-/* Whether a call of the same group is decided: LangGraph answers an interrupt as a whole. */
-static bool group_is_touched(const struct resolving *r, const char *group)
-{
-    for (size_t i = 0; group && i < r->info->pending_count; i++) {
-        if (r->slots[i].call && str_equal(r->info->pending[i].group, group))
-            return true;
-    }
-    return false;
-}
-
 static bool can_stay(const struct resolving *r, const struct call *c)
 {
     return state_partial_ok(r->info) || (c->group && !group_is_touched(r, c->group));
@@ -201,12 +210,11 @@ static int count_left(struct resolving *r, size_t *ret)
     bool refused = false;
 
     for (size_t i = 0; i < r->info->pending_count; i++) {
-        const struct call *c = &r->info->pending[i];
         if (r->slots[i].call) {
             decided++;
-        } else if (c->decision == CALL_UNDECIDED) {
+        } else if (is_left(r, i)) {
             left++;
-            refused |= !can_stay(r, c);
+            refused |= !can_stay(r, &r->info->pending[i]);
         }
     }
     if (decided == 0 && left > 0 && !any_responds(r->cmd) && state_waits_for_input(r->info))

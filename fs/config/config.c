@@ -13,10 +13,12 @@
 
 #include "config_i.h"
 #include "util/cleanup.h"
+#include "util/secrets.h"
 #include "util/text.h"
 
 #define DEFAULT_DEADLINE_MS 600000
 #define DEFAULT_GRACE_MS 10000
+#define DEFAULT_UNCONFIRMED_MS 3600000
 
 static const char usage_text[] =
     "usage: checkpointfs [OPTIONS] MOUNTPOINT\n"
@@ -29,9 +31,16 @@ static const char usage_text[] =
     "  --store=DIR           a private PostgreSQL under DIR, with Neon itself\n"
     "  --resume=COMMAND      what wakes an agent, run by /bin/sh -c\n"
     "  --config=FILE         INI file                                           (CHECKPOINTFS_CONFIG)\n"
-    "                        [neon] api_host, project_id, branch_id, deadline; [store] conninfo; [resume] command, grace\n"
+    "                        [neon] api_host, project_id, branch_id, deadline (10m); [store] conninfo;\n"
+    "                        [resume] command, grace (10s), run-on (any; also `here` or a host);\n"
+    "                        [restore] unconfirmed: a snapshot of up to this age (1h) is restored in place without a question;\n"
+    "                        also `always` and `never`\n"
+    "                        [retention] keep-last, keep-pending, keep-pinned, older-than, snapshots, states\n"
     "  --env-file=FILE       reads variables from FILE, as .env\n"
     "  -o OPTIONS            as every FUSE filesystem: allow_other, ro, ...; and local=, store=, config=, env-file=, resume=\n"
+    "                        uid=, gid=, umask=077: owner and permissions of what is shown\n"
+    "                        role=operator|agent|viewer: an agent takes checkpoints and decides nothing, a viewer reads\n"
+    "                        operators=GROUP: only its members, and who mounted, may write control files\n"
     "  -f                    stay in the foreground\n"
     "  -d                    foreground, with libfuse's debug output\n"
     "  -h, --help            this text\n"
@@ -49,8 +58,9 @@ const char *config_usage(void)
 
 void config_free(struct config *c)
 {
-    char **all[] = {&c->mountpoint, &c->local_dir, &c->store_dir, &c->store, &c->resume, &c->api_host, &c->api_key, &c->project_id,
-                    &c->branch_id, &c->database, &c->role, &c->options, &c->cwd, &c->mount_role};
+    char **all[] = {&c->mountpoint, &c->local_dir, &c->store_dir, &c->store, &c->resume, &c->run_on, &c->api_host, &c->api_key,
+                    &c->project_id, &c->branch_id, &c->database, &c->role, &c->options, &c->cwd, &c->mount_role, &c->retention,
+                    &c->operators};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         free(*all[i]);
@@ -176,10 +186,10 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-/* A password in argv would be in every process list. */
+/* A secret in argv would be in every process list. */
 static void hide(char *arg)
 {
-    if (strstr(arg, "password") || strstr(arg, "://"))
+    if (strstr(arg, "password") || strstr(arg, "://") || secrets_named(arg))
         memset(arg, '*', strlen(arg));
 }
 
@@ -195,11 +205,23 @@ static char **field_of(struct config *c, struct args *a, int opt)
     }
 }
 
-/* An option with a value, given as --NAME=VALUE or in -o; the last one counts. */
+static const char *name_of(int opt)
+{
+    const struct option *l = long_options;
+
+    while (l->name && l->val != opt)
+        l++;
+    return l->name;
+}
+
+/* An option with a value, given as --NAME=VALUE or in -o; the last one counts. An empty one is a variable that isn't set: the current
+ * directory as DIR, or a resume command that can't be run, is nothing that anybody asks for. */
 static int take_value(struct config *c, struct args *a, int opt, const char *value, struct err *e)
 {
     char **field = field_of(c, a, opt);
 
+    if (!*value)
+        return err_set(e, EINVAL, "the option `--%s` lacks its value; see `checkpointfs --help`", name_of(opt));
     free(*field);
     *field = strdup(value);
     return *field ? 0 : err_set(e, ENOMEM, "out of memory");
@@ -220,15 +242,14 @@ static int add_option(struct config *c, const char *o, struct err *e)
 static int take_mount_option(struct config *c, struct args *a, const char *o, struct err *e)
 {
     size_t n = strcspn(o, "=");
+    int r = 0;
 
     if (strcmp(o, "ro") == 0 || strcmp(o, "rw") == 0) {
         c->read_only = *o == 'r' && o[1] == 'o';
         return 0;
     }
-    if (strcmp(o, "role=operator") == 0)
-        return 0;
-    if (str_starts(o, "role="))
-        return err_set(e, EINVAL, "-o %s: only role=operator is there yet", o);
+    if (config_take_access(c, o, e, &r))
+        return r;
     for (const struct option *l = long_options; o[n] && l->name; l++)
         if (l->has_arg == required_argument && strncmp(o, l->name, n) == 0 && !l->name[n])
             return take_value(c, a, l->val, o + n + 1, e);
@@ -381,12 +402,14 @@ static int read_sources(struct config *c, struct args *a, struct err *e)
         c->deadline_ms = DEFAULT_DEADLINE_MS;
     if (!c->grace_ms)
         c->grace_ms = DEFAULT_GRACE_MS;
+    if (c->unconfirmed_ms < 0)
+        c->unconfirmed_ms = DEFAULT_UNCONFIRMED_MS;
     return r;
 }
 
 int config_read(int argc, char **argv, struct config *ret, struct err *e)
 {
-    struct config c = {0};
+    struct config c = {.unconfirmed_ms = -1, .uid = getuid(), .gid = getgid(), .umask = 077};
     struct args a = {0};
     int r = 0;
 
@@ -424,8 +447,19 @@ char *config_text(const struct config *c)
         buf_addf(&b, "branch_id: %s\n", c->branch_id);
     buf_addf(&b, "neon_deadline_ms: %lld\n", (long long)c->deadline_ms);
     buf_addf(&b, "resume_grace_ms: %lld\n", (long long)c->grace_ms);
-    buf_addf(&b, "resume_command: %s\n", c->resume ? c->resume : "");
+    if (c->unconfirmed_ms == INT64_MAX || c->unconfirmed_ms == 0)
+        buf_addf(&b, "restore_unconfirmed: %s\n", c->unconfirmed_ms ? "always" : "never");
+    else
+        buf_addf(&b, "restore_unconfirmed_ms: %lld\n", (long long)c->unconfirmed_ms);
+    buf_adds(&b, "resume_command: ");
+    secrets_mask_named(c->resume ? c->resume : "", &b);
+    buf_addc(&b, '\n');
+    buf_addf(&b, "retention: %s\n", c->retention ? c->retention : "none");
+    buf_addf(&b, "resume_run_on: %s\n", c->run_on ? c->run_on : "any");
     buf_addf(&b, "cwd: %s\n", c->cwd);
     buf_addf(&b, "read_only: %s\n", c->read_only ? "yes" : "no");
+    buf_addf(&b, "role: %s\n", role_name(c->may));
+    buf_addf(&b, "operators: %s\n", c->operators ? c->operators : "whoever the modes let in");
+    buf_addf(&b, "uid: %u\ngid: %u\numask: %03o\n", (unsigned)c->uid, (unsigned)c->gid, (unsigned)c->umask);
     return buf_steal(&b);
 }

@@ -17,4 +17,7 @@ int config_take_variable(struct config *c, const char *name, const char *value, 
 int config_take_env_file(struct config *c, const char *path, struct err *e);
 int config_take_ini(struct config *c, const char *path, struct err *e);
 
+/* fs/config/access.c: false if `option` (of -o) is none of them; *ret is 0 or -EINVAL, -ENOMEM. */
+bool config_take_access(struct config *c, const char *option, struct err *e, int *ret);
+
 #endif

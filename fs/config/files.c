@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands/rules.h"
 #include "config_i.h"
 #include "util/buf.h"
 #include "util/cleanup.h"
@@ -118,6 +119,54 @@ static int set_grace(struct ini *i, const char *value)
     return 0;
 }
 
+/* Up to which age a snapshot may replace the active branch without a confirmation: `always` is any age, `never` none. */
+static int set_unconfirmed(struct ini *i, const char *value)
+{
+    if (strcmp(value, "always") == 0)
+        i->c->unconfirmed_ms = INT64_MAX;
+    else if (strcmp(value, "never") == 0 || strcmp(value, "0") == 0 || strcmp(value, "0s") == 0)
+        i->c->unconfirmed_ms = 0;
+    else if (config_duration(value, &i->c->unconfirmed_ms) < 0)
+        return err_set(i->e, EINVAL, "%s: [restore] unconfirmed = %s is no duration; write 1h, 30m or 2d, or `always` or `never`", i->path,
+                       value);
+    return 0;
+}
+
+/* A rule of .control/prune as a setting; together they are read at the end (config.c). */
+static int add_rule(struct ini *i, const char *rule, const char *value)
+{
+    char *all = str_format("%s%s%s%s%s", i->c->retention ? i->c->retention : "", i->c->retention ? " " : "", rule, value ? "=" : "",
+                           value ? value : "");
+
+    if (!all)
+        return err_set(i->e, ENOMEM, "out of memory");
+    free(i->c->retention);
+    i->c->retention = all;
+    return 0;
+}
+
+static int set_keep_last(struct ini *i, const char *value) { return add_rule(i, "keep-last", value); }
+static int set_older_than(struct ini *i, const char *value) { return add_rule(i, "older-than", value); }
+static int set_snapshots(struct ini *i, const char *value) { return add_rule(i, "snapshots", value); }
+static int set_states(struct ini *i, const char *value) { return add_rule(i, "states", value); }
+
+static int add_keeping(struct ini *i, const char *rule, const char *value)
+{
+    if (strcmp(value, "no") == 0)
+        return 0;
+    if (strcmp(value, "yes") != 0)
+        return err_set(i->e, EINVAL, "%s: [retention] %s = %s: write yes or no", i->path, rule, value);
+    return add_rule(i, rule, NULL);
+}
+
+static int set_keep_pending(struct ini *i, const char *value) { return add_keeping(i, "keep-pending", value); }
+static int set_keep_pinned(struct ini *i, const char *value) { return add_keeping(i, "keep-pinned", value); }
+
+static int set_run_on(struct ini *i, const char *value)
+{
+    return config_take(&i->c->run_on, value, i->e);
+}
+
 static int refuse_key(struct ini *i, const char *value)
 {
     (void)value;
@@ -132,7 +181,12 @@ static const struct setting {
     {"neon", "api_host", set_api_host, false},   {"neon", "project_id", set_project_id, false},
     {"neon", "branch_id", set_branch_id, false}, {"neon", "deadline", set_deadline, false},
     {"neon", "api_key", refuse_key, true},       {"store", "conninfo", set_conninfo, false},
+    {"restore", "unconfirmed", set_unconfirmed, false},
     {"resume", "command", set_command, false},   {"resume", "grace", set_grace, false},
+    {"retention", "keep-last", set_keep_last, false},       {"retention", "keep-pending", set_keep_pending, false},
+    {"retention", "keep-pinned", set_keep_pinned, false},   {"retention", "older-than", set_older_than, false},
+    {"retention", "snapshots", set_snapshots, false},       {"retention", "states", set_states, false},
+    {"resume", "run-on", set_run_on, false},
 };
 
 #define SETTING_COUNT (sizeof(settings) / sizeof(*settings))
@@ -185,6 +239,14 @@ static int take_ini_line(struct ini *i, char *line, char **section, int number)
     return set(i, *section ? *section : "", line, value + strspn(value, blanks));
 }
 
+static int check_retention(const char *text, const char *path, struct err *e)
+{
+    struct rules ignored;
+    int r = rules_parse(text, &ignored, e);
+
+    return r < 0 ? err_prefix(e, "%s: [retention]", path) : 0;
+}
+
 int config_take_ini(struct config *c, const char *path, struct err *e)
 {
     struct ini i = {.c = c, .path = path, .e = e};
@@ -201,6 +263,8 @@ int config_take_ini(struct config *c, const char *path, struct err *e)
         r = take_ini_line(&i, line, &section, ++number);
     if (r == 0 && ferror(f))
         r = err_set(e, EIO, "the configuration file %s can't be read: %s", path, strerror(errno));
+    if (r == 0 && c->retention)
+        r = check_retention(c->retention, path, e);
     free(line);
     fclose(f);
     return r;

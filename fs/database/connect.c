@@ -136,3 +136,15 @@ out:
     PQfinish(pg);
     return r;
 }
+
+char *database_password(const char *conninfo)
+{
+    PQconninfoOption *options = conninfo ? PQconninfoParse(conninfo, NULL) : NULL;
+    char *password = NULL;
+
+    for (PQconninfoOption *o = options; o && o->keyword; o++)
+        if (strcmp(o->keyword, "password") == 0)
+            password = str_dup(o->val);
+    PQconninfoFree(options);
+    return password;
+}

@@ -12,7 +12,7 @@
 
 HANDLER(control_faults)
 {
-    return answer(rq, 200, json_pack("{s:o}", "faults", faults_list(rq->e->faults)));
+    return answer(rq, 200, json_pack("{s:o, s:o}", "faults", faults_list(rq->e->faults), "met", faults_met(rq->e->faults)));
 }
 
 HANDLER(control_faults_add)

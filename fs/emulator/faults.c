@@ -1,4 +1,4 @@
-/* Failures on request: METHOD:PATH=ACTION[*COUNT]. */
+/* Failures on request: [METHOD:PATH[@NTH]>]METHOD:PATH=ACTION[*COUNT][@NTH]. */
 #include "emulator/faults.h"
 
 #include <errno.h>
@@ -14,8 +14,10 @@
 #include "util/text.h"
 
 const char faults_grammar[] =
-    "                          METHOD:PATH=ACTION[*COUNT],…  METHOD may be *; PATH is without /api/v2; each * in it is one\n"
-    "                          segment, and * alone for every path; COUNT is how often (default 1, inf for always). ACTION:\n"
+    "                          [METHOD:PATH[@NTH]>]METHOD:PATH=ACTION[*COUNT][@NTH],…\n"
+    "                          METHOD may be *; PATH is without /api/v2; each * in it is one\n"
+    "                          segment, and * alone for every path; COUNT is how often (default 1, inf for always), NTH from\n"
+    "                          which matching request on (default 1). What stands before a > must have come first. ACTION:\n"
     "                            423 429 500 503 524     answer that and do nothing (524 with HTML, as a CDN does)\n"
     "                            delay:MS                wait first\n"
     "                            drop-before, drop-after close the connection before, or after the work was accepted\n"
@@ -26,11 +28,17 @@ const char faults_grammar[] =
 
 enum action { ACT_STATUS, ACT_DELAY, ACT_DROP_BEFORE, ACT_DROP_AFTER, ACT_OP, ACT_LATE, ACT_TRUNCATE, ACT_MALFORMED, ACTIONS };
 
+struct target {
+    char *method;
+    char *path;
+    int skip; /* requests that are let through first */
+};
+
 struct rule {
     struct rule *next;
     char *text;
-    char *method;
-    char *path;
+    struct target after; /* what must have come before the rule counts; no method: nothing, or it has come */
+    struct target to;
     enum action action;
     int number;
     char *status; /* of ACT_OP */
@@ -38,9 +46,12 @@ struct rule {
     int left; /* -1 = for ever */
 };
 
+#define MET_MOST 1000 /* requests that are remembered */
+
 struct faults {
     pthread_mutex_t lock;
     struct rule *first;
+    json_t *met; /* METHOD:PATH of those that a rule applied to, oldest first */
 };
 
 struct faults *faults_new(void)
@@ -49,14 +60,22 @@ struct faults *faults_new(void)
     if (!f)
         abort();
     pthread_mutex_init(&f->lock, NULL);
+    f->met = json_array();
     return f;
+}
+
+static void free_target(struct target *t)
+{
+    free(t->method);
+    free(t->path);
+    *t = (struct target){0};
 }
 
 static void free_rule(struct rule *r)
 {
     free(r->text);
-    free(r->method);
-    free(r->path);
+    free_target(&r->after);
+    free_target(&r->to);
     free(r->status);
     free(r->error);
     free(r);
@@ -76,6 +95,7 @@ void faults_free(struct faults *f)
     if (!f)
         return;
     free_rules(f->first);
+    json_decref(f->met);
     pthread_mutex_destroy(&f->lock);
     free(f);
 }
@@ -141,34 +161,69 @@ static void braces_to_stars(char *path)
     *out = '\0';
 }
 
+/* Takes @NTH off the end of a text. */
+static bool parse_nth(char *text, int *ret_skip)
+{
+    char *at = strrchr(text, '@');
+    if (!at)
+        return true;
+    *at = '\0';
+    if (!number(at + 1, 1, 1000000, ret_skip))
+        return false;
+    --*ret_skip;
+    return true;
+}
+
+/* METHOD:PATH */
+static bool parse_target(const char *text, struct target *ret)
+{
+    const char *colon = strchr(text, ':');
+    if (!colon || colon == text || (colon[1] != '/' && colon[1] != '*'))
+        return false;
+    ret->method = strndup(text, (size_t)(colon - text));
+    ret->path = js_strdup(colon + 1);
+    braces_to_stars(ret->path);
+    return ret->method;
+}
+
+static bool parse_parts(struct rule *r, char *text)
+{
+    char *action = strchr(text, '=');
+    char *after = strchr(text, '>');
+    if (!action)
+        return false;
+    if (after && after < action) { /* and not in an operation's error */
+        *after++ = '\0';
+        if (!parse_nth(text, &r->after.skip) || !parse_target(text, &r->after))
+            return false;
+        text = after;
+    }
+    *action++ = '\0';
+    if (!parse_target(text, &r->to) || !parse_nth(action, &r->to.skip))
+        return false;
+    char *star = strrchr(action, '*');
+    if (star) {
+        *star = '\0';
+        if (strcmp(star + 1, "inf") == 0)
+            r->left = -1;
+        else if (!number(star + 1, 1, 1000000, &r->left))
+            return false;
+    }
+    return parse_action(r, action);
+}
+
 static struct rule *parse_rule(const char *text, struct err *err)
 {
     struct rule *r = calloc(1, sizeof(*r));
+    cleanup_free char *parts = js_strdup(text);
     if (!r)
         abort();
     r->text = js_strdup(text);
     r->left = 1;
-    const char *colon = strchr(text, ':');
-    const char *equals = colon ? strchr(colon, '=') : NULL;
-    cleanup_free char *action = equals ? js_strdup(equals + 1) : NULL;
-    bool good = equals && colon > text && (colon[1] == '/' || colon[1] == '*');
-    if (good) {
-        r->method = strndup(text, (size_t)(colon - text));
-        r->path = strndup(colon + 1, (size_t)(equals - colon - 1));
-        good = r->method && r->path;
-        if (good)
-            braces_to_stars(r->path);
-        char *star = strrchr(action, '*');
-        if (star) {
-            *star = '\0';
-            good = strcmp(star + 1, "inf") == 0 ? (r->left = -1, true) : number(star + 1, 1, 1000000, &r->left);
-        }
-        good = good && parse_action(r, action);
-    }
-    if (good)
+    if (parse_parts(r, parts))
         return r;
     free_rule(r);
-    err_set(err, EINVAL, "bad fault '%s': write METHOD:PATH=ACTION[*COUNT], see --help", text);
+    err_set(err, EINVAL, "bad fault '%s': write METHOD:PATH=ACTION[*COUNT][@NTH], see --help", text);
     return NULL;
 }
 
@@ -199,7 +254,17 @@ void faults_clear(struct faults *f)
     pthread_mutex_lock(&f->lock);
     free_rules(f->first);
     f->first = NULL;
+    json_array_clear(f->met);
     pthread_mutex_unlock(&f->lock);
+}
+
+json_t *faults_met(const struct faults *f)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&f->lock;
+    pthread_mutex_lock(lock);
+    json_t *out = json_copy(f->met);
+    pthread_mutex_unlock(lock);
+    return out;
 }
 
 json_t *faults_list(const struct faults *f)
@@ -231,24 +296,49 @@ static void apply(const struct rule *r, struct fault_plan *plan)
     }
 }
 
-static bool matches(const struct rule *r, const char *method, const char *path)
+static void remember(struct faults *f, const char *method, const char *path)
 {
-    return (strcmp(r->method, "*") == 0 || strcasecmp(r->method, method) == 0) &&
-           (strcmp(r->path, "*") == 0 || fnmatch(r->path, path, FNM_PATHNAME) == 0);
+    cleanup_free char *text = str_format("%s:%s", method, path);
+    if (json_array_size(f->met) == MET_MOST)
+        json_array_remove(f->met, 0);
+    json_array_append_new(f->met, text ? json_string(text) : NULL);
+}
+
+/* Whether it is that request, its NTH one or a later one. */
+static bool comes(struct target *t, const char *method, const char *path)
+{
+    if ((strcmp(t->method, "*") != 0 && strcasecmp(t->method, method) != 0) ||
+        (strcmp(t->path, "*") != 0 && fnmatch(t->path, path, FNM_PATHNAME) != 0))
+        return false;
+    if (t->skip == 0)
+        return true;
+    t->skip--;
+    return false;
+}
+
+/* Whether the rule is about this request. */
+static bool meets(struct rule *r, const char *method, const char *path)
+{
+    if (!r->after.method)
+        return comes(&r->to, method, path);
+    if (comes(&r->after, method, path))
+        free_target(&r->after);
+    return false;
 }
 
 struct fault_plan faults_take(struct faults *f, const char *method, const char *path)
 {
     struct fault_plan plan = {0};
     bool done[ACTIONS] = {false};
+    bool met = false;
     pthread_mutex_lock(&f->lock);
     for (struct rule **at = &f->first; *at;) {
         struct rule *r = *at;
-        if (done[r->action] || !matches(r, method, path)) {
+        if (done[r->action] || !meets(r, method, path)) {
             at = &r->next;
             continue;
         }
-        done[r->action] = true;
+        done[r->action] = met = true;
         apply(r, &plan);
         if (r->left > 0 && --r->left == 0) {
             *at = r->next;
@@ -257,6 +347,8 @@ struct fault_plan faults_take(struct faults *f, const char *method, const char *
             at = &r->next;
         }
     }
+    if (met)
+        remember(f, method, path);
     pthread_mutex_unlock(&f->lock);
     return plan;
 }

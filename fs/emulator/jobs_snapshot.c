@@ -31,6 +31,9 @@ static int take(struct emulator *e, json_t *args, struct err *err)
 static void taken(struct emulator *e, const json_t *args)
 {
     json_t *snapshot = json_object_get(emulator_table(e, "snapshots"), js_str(args, "snapshot"));
+    json_t *branch = json_object_get(emulator_table(e, "branches"), js_str(args, "branch"));
+    if (branch)
+        js_set_int(branch, "logical_size", js_int(args, "bytes")); /* an optional field: it is told once it was measured */
     if (!snapshot)
         return;
     js_set_str(snapshot, "lsn", js_str(args, "lsn"));
@@ -59,9 +62,12 @@ static void restored(struct emulator *e, const json_t *args)
 {
     json_t *branch = json_object_get(emulator_table(e, "branches"), js_str(args, "branch"));
     json_t *endpoint = json_object_get(emulator_table(e, "endpoints"), js_str(args, "endpoint"));
+    const json_t *snapshot = json_object_get(emulator_table(e, "snapshots"), js_str(args, "snapshot"));
     if (branch) {
         model_branch_ready(branch);
         js_set_str(branch, "restore_status", "restored");
+        if (snapshot)
+            js_set_int(branch, "logical_size", js_int(snapshot, "_full_size"));
     }
     if (endpoint)
         model_endpoint_state(endpoint, "active");

@@ -212,10 +212,10 @@ static void job_failed(struct run *run, json_t *job, size_t at, const char *stat
 {
     struct emulator *e = run->e;
     cleanup_free char *project = js_strdup(js_str(job, "project_id"));
-    fail_operations(e, job, at, status, text);
     if (run->kind && run->kind->revert)
         run->kind->revert(e, run->args);
-    align_computes(e, project);
+    align_computes(e, project); /* releases the lock: whoever sees that it failed may begin something else */
+    fail_operations(e, job, at, status, text);
     remove_job(e, run->id);
     emulator_save(e);
 }

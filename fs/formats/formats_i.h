@@ -7,9 +7,10 @@
 
 /* -- A state opened for reading, its wrappers taken off --------------------------------------------------------------- */
 
-#define STATE_LAYERS 4
+#define STATE_LAYERS 6
 
-/* `root` is the framework's own value: Neon's guide wraps it as {snapshot_id, agent_state}, and it may be JSON in a string. */
+/* `root` is the framework's own value: Neon's guide wraps it as {snapshot_id, agent_state}, and it may be JSON in a string, JSON
+ * lines (an array of them here), or what LangGraph's savers store. */
 struct state_view {
     struct jdoc docs[STATE_LAYERS];
     char *texts[STATE_LAYERS]; /* owned texts that docs[i] points into; NULL where it is the caller's */
@@ -25,12 +26,21 @@ void state_view_close(struct state_view *v);
 
 enum framework detect_framework(struct jval root);
 
+/* Appends MessagePack as JSON; objects that LangGraph's extensions make are their fields. -EINVAL when it isn't one whole value, or
+ * is nested too deep, -ENOMEM. */
+int msgpack_to_json(const void *packed, size_t n, struct buf *b);
+
+/* Appends what LangGraph's savers store in the form that read_langgraph takes. `packed`: it was MessagePack as a whole. 1; 0 with
+ * nothing to use in `b` when `root` is no such thing, or has that form already; -ENOMEM. */
+int langgraph_export(struct jval root, bool packed, struct buf *b);
+
 /* -- Reading ---------------------------------------------------------------------------------------------------------- */
 
 /* Failure is sticky: readers go on and state_read looks once at the end. */
 struct reading {
     struct state_info *info;
     bool oom;
+    uint64_t work; /* see spend */
 };
 
 void state_info_init(struct state_info *info);
@@ -42,6 +52,9 @@ void read_llamaindex(struct reading *r, struct jval root);
 void read_ms_agent(struct reading *r, struct jval root);
 void read_autogen(struct reading *r, struct jval root);
 void read_pydantic_ai(struct reading *r, struct jval root);
+void read_google_adk(struct reading *r, struct jval root);
+void read_claude(struct reading *r, struct jval root);
+void read_crewai(struct reading *r, struct jval root);
 
 /* Copies a string, or a number's text, into *field; leaves it when `v` is neither. */
 void take_text(struct reading *r, char **field, struct jval v);
@@ -61,14 +74,58 @@ void take_arguments(struct reading *r, struct call *c, struct jval v);
 /* Gives the call an id if it has none, and its hash. */
 void call_finish(struct reading *r, struct call *c);
 void call_clear(struct call *c);
+/* Ids become file names and name the call in commands: the second of the same id gets `~2`, or the next number that is free. */
+void make_ids_unique(struct reading *r);
+/* The pending calls in the order of their ids, of one id in that of the state; free() it, not them. NULL: r->oom. */
+struct call **calls_by_id(struct reading *r);
+/* Where in `sorted` the calls of that id begin; `n` when there is none. */
+size_t calls_first(struct call *const *sorted, size_t n, const char *id);
+/* Counts work that may grow faster than the state. False when a hostile state has used it up: stop there. */
+bool spend(struct reading *r, uint64_t steps);
 
 /* ALLOW_… of a decision's name in any framework's words; 0 when unknown. */
 unsigned allow_bit(struct jval name);
+
+/* -- Sessions --------------------------------------------------------------------------------------------------------- */
+
+/* Ids that something was answered to. Zero-initialise; sort before asking. */
+struct id_set {
+    char **ids;
+    size_t count, cap;
+};
+
+void id_set_add(struct reading *r, struct id_set *set, struct jval id); /* nothing when `id` is no text */
+void id_set_sort(struct id_set *set);
+bool id_set_has(struct reading *r, const struct id_set *set, struct jval id);
+void id_set_free(struct id_set *set);
+
+/* Adds a number that isn't negative; -1 in *total is 0. */
+void add_tokens(int64_t *total, struct jval v);
+
+/* The parts of an ADK event; none if it has none. */
+struct jval adk_parts(struct jval event);
+
+/* A member that is an object, or a string that holds one, as CrewAI's tables have it: JSON, parsed. False when it is neither; what is
+ * in `ret_doc` and `ret_text` is the caller's to free either way. */
+bool crewai_part(struct reading *r, struct jval root, const char *text_key, const char *key, struct jdoc *ret_doc, char **ret_text,
+                 struct jval *ret);
+
+/* -- Agents used as tools: states of the OpenAI Agents SDK inside such a state ------------------------------------------ */
+
+/* Deeper than this nobody nests. */
+#define OPENAI_NESTED_MAX 16
+
+typedef void nested_fn(struct reading *r, struct jval root, void *arg, unsigned depth);
+
+/* Calls `fn` for each state directly inside `root`, with `depth` - 1; not at all when that is none. */
+void openai_each_nested(struct reading *r, struct jval root, nested_fn *fn, void *arg, unsigned depth);
 
 /* -- LangChain messages, shared with the transcript ------------------------------------------------------------------- */
 
 /* The list of messages in a LangGraph state; none if there is none. */
 struct jval langgraph_messages(struct jval root);
+/* The values of its channels; none if there are none. */
+struct jval langgraph_values(struct jval root);
 /* The fields of a message, whichever of the three forms it has. */
 struct jval message_fields(struct jval message);
 /* "human", "ai", "tool", "system", or the class's or role's own name; owned by the caller; NULL when it says nothing. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/text.h"
 
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
@@ -13,21 +14,10 @@
 #define NUMBER_DIGITS_MAX 1000
 #define EXPONENT_DIGITS_MAX 3
 
-/* The length of the valid UTF-8 sequence at `s`, or 0 (also for NUL). */
+/* As utf8_length, but NUL counts as invalid: jsonb refuses it. */
 static size_t utf8_sequence(const unsigned char *s, size_t n)
 {
-    size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-
-    if (len == 0 || len > n || s[0] == 0)
-        return 0;
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-        (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return len;
+    return s[0] ? utf8_length(s, n) : 0;
 }
 
 static void add_code_point(struct buf *b, unsigned cp)
@@ -201,6 +191,44 @@ static bool number_is_plain(const char *s, size_t n)
     return i == n;
 }
 
+static bool is_odd(const struct jdoc *d, const struct jnode *node)
+{
+    return node->type == J_NUMBER && !number_is_plain(d->text + node->start, node->end - node->start);
+}
+
+struct jval j_odd_number(struct jval v)
+{
+    const struct jnode *end = v.node ? v.doc->nodes + v.node->after : NULL;
+
+    for (const struct jnode *node = v.node; node != end; node++) {
+        if (is_odd(v.doc, node))
+            return (struct jval){v.doc, node};
+    }
+    return (struct jval){v.doc, NULL};
+}
+
+static bool is_named(struct jval key, const char *const *names)
+{
+    for (; *names; names++) {
+        if (j_equals(key, *names))
+            return true;
+    }
+    return false;
+}
+
+void j_add_members(struct buf *b, struct jval object, const char *const *but)
+{
+    for (struct jval v = j_is(object, J_OBJECT) ? j_first(object) : (struct jval){0}; v.node; v = j_next(object, v)) {
+        if (is_named(j_key(v), but))
+            continue;
+        if (b->len && b->data[b->len - 1] != '{')
+            buf_addc(b, ',');
+        j_add_compact(b, j_key(v));
+        buf_addc(b, ':');
+        j_add_compact(b, v);
+    }
+}
+
 static void add_scalar(struct buf *b, struct jval v)
 {
     const char *s = v.doc->text + v.node->start;
@@ -212,7 +240,7 @@ static void add_scalar(struct buf *b, struct jval v)
         json_add_quoted(b, text.len ? text.data : "", text.len);
         if (buf_error(&text))
             b->failed = true;
-    } else if (v.node->type == J_NUMBER && !number_is_plain(s, n)) {
+    } else if (is_odd(v.doc, v.node)) {
         json_add_quoted(b, s, n);
     } else {
         buf_add(b, s, n);

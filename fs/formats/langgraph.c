@@ -8,7 +8,7 @@
 
 /* -- LangChain's messages --------------------------------------------------------------------------------------------- */
 
-static struct jval channel_values(struct jval root)
+struct jval langgraph_values(struct jval root)
 {
     struct jval values = j_path(root, "checkpoint.channel_values");
 
@@ -29,7 +29,7 @@ static bool is_message(struct jval v)
 
 struct jval langgraph_messages(struct jval root)
 {
-    struct jval values = channel_values(root), messages = j_get(values, "messages");
+    struct jval values = langgraph_values(root), messages = j_get(values, "messages");
 
     if (j_is(messages, J_ARRAY) || !j_is(values, J_OBJECT))
         return messages;
@@ -64,14 +64,6 @@ char *message_role(struct reading *r, struct jval message)
     return own;
 }
 
-static void add_usage(int64_t *sum, struct jval v)
-{
-    int64_t n = take_int(v);
-
-    if (n >= 0)
-        *sum = (*sum < 0 ? 0 : *sum) > INT64_MAX - n ? INT64_MAX : (*sum < 0 ? 0 : *sum) + n;
-}
-
 static void read_messages(struct reading *r, struct jval messages)
 {
     struct state_info *info = r->info;
@@ -83,9 +75,9 @@ static void read_messages(struct reading *r, struct jval messages)
         struct jval about = j_get(fields, "response_metadata");
         if (j_is(usage, J_OBJECT)) {
             info->usage.requests = info->usage.requests < 0 ? 1 : info->usage.requests + 1;
-            add_usage(&info->usage.input, j_get(usage, "input_tokens"));
-            add_usage(&info->usage.output, j_get(usage, "output_tokens"));
-            add_usage(&info->usage.total, j_get(usage, "total_tokens"));
+            add_tokens(&info->usage.input, j_get(usage, "input_tokens"));
+            add_tokens(&info->usage.output, j_get(usage, "output_tokens"));
+            add_tokens(&info->usage.total, j_get(usage, "total_tokens"));
         }
         take_text(r, &info->model, j_either(about, "model_name", "model"));
     }
@@ -93,48 +85,52 @@ static void read_messages(struct reading *r, struct jval messages)
 
 /* -- Interrupts ------------------------------------------------------------------------------------------------------- */
 
+#define RE_USED "LangGraph re-uses that answer unless the resume command leaves out the task's __resume__"
+
 /* Where an interrupt comes from and what was already answered to it. */
 struct interrupt {
     char *id;           /* owned */
     struct jval value;  /* what the node asked */
-    struct jval answer; /* the __resume__ write of the same task; none if there is none */
+    struct jval answer; /* what was answered to it; none if nothing was */
 };
 
 /* The decisions that an answer holds: {"decisions":[…]} or the list itself. */
-static struct jval answered(const struct interrupt *in, size_t index)
+static struct jval answered(struct reading *r, const struct interrupt *in, size_t index)
 {
-    struct jval list = j_get(in->answer, "decisions");
+    struct jval list = j_get(in->answer, "decisions"), none = {list.doc, NULL};
 
     if (!list.node)
         list = in->answer;
-    return j_at(list, index);
+    return spend(r, index + 1) ? j_at(list, index) : none;
 }
 
 static void read_answer(struct reading *r, const struct interrupt *in, size_t index, struct call *c)
 {
-    struct jval given = answered(in, index);
-    unsigned bit = allow_bit(j_get(given, "type"));
+    struct jval given;
+    unsigned bit;
 
     if (!in->answer.node)
         return;
-    if (bit == 0) {
-        add_problem(r, "interrupt %s was answered in this state already: LangGraph re-uses that answer if it is resumed in place",
-                    in->id ? in->id : "?");
+    given = answered(r, in, index);
+    bit = allow_bit(j_get(given, "type"));
+    if (bit == 0)
         return;
-    }
     c->decision = bit == ALLOW_REJECT ? CALL_REJECTED : CALL_APPROVED;
     if (bit == ALLOW_REJECT)
         take_text(r, &c->message, j_either(given, "message", "args"));
 }
 
 /* What the review configuration allows for the action: by its place in the list, else by its name. */
-static unsigned allowed_for(struct jval configs, struct jval name, size_t index)
+static unsigned allowed_for(struct reading *r, struct jval configs, struct jval name, size_t index)
 {
-    struct jval config = j_at(configs, index);
+    const unsigned usual = ALLOW_APPROVE | ALLOW_EDIT | ALLOW_REJECT;
     cleanup_free char *tool = NULL;
-    struct jval list;
+    struct jval list, config;
     unsigned allowed = 0;
 
+    if (!spend(r, 2 * j_count(configs)))
+        return usual;
+    config = j_at(configs, index);
     if (j_string(name, &tool) < 0 || !tool)
         tool = NULL;
     if (tool && !j_equals(j_get(config, "action_name"), tool) && j_is(configs, J_ARRAY)) {
@@ -148,7 +144,7 @@ static unsigned allowed_for(struct jval configs, struct jval name, size_t index)
         for (struct jval w = j_first(list); w.node; w = j_next(list, w))
             allowed |= allow_bit(w);
     }
-    return allowed ? allowed : ALLOW_APPROVE | ALLOW_EDIT | ALLOW_REJECT;
+    return allowed ? allowed : usual;
 }
 
 /* The calls of one interrupt share its id, and have their place in it behind a colon if there are several. */
@@ -178,7 +174,7 @@ static void read_action_requests(struct reading *r, const struct interrupt *in, 
             return;
         take_text(r, &c->tool, j_either(a, "name", "action"));
         take_arguments(r, c, j_either(a, "args", "arguments"));
-        c->allowed = allowed_for(configs, j_either(a, "name", "action"), i);
+        c->allowed = allowed_for(r, configs, j_either(a, "name", "action"), i);
         read_answer(r, in, i, c);
         call_finish(r, c);
     }
@@ -250,44 +246,114 @@ static void read_interrupt(struct reading *r, struct jval v, struct jval task, s
     }
     if (!in.value.node)
         in.value = fields;
+    if (in.answer.node)
+        add_problem(r, "interrupt %s was answered in this state already: " RE_USED, in.id ? in.id : "?");
     read_interrupt_value(r, &in);
     free(in.id);
 }
 
-/* The last __resume__ write of a task; LangGraph keeps one value per interrupt of the node in a list. */
-static struct jval resume_write(struct jval writes, struct jval task)
+/* The last write of a task to that channel. */
+static struct jval write_of(struct reading *r, struct jval writes, struct jval task, const char *channel)
 {
-    struct jval answer = {task.doc, NULL};
+    struct jval found = {task.doc, NULL};
     cleanup_free char *id = NULL;
 
-    if (j_string(task, &id) < 0 || !id)
-        return answer;
+    if (j_string(task, &id) < 0 || !id || !spend(r, j_count(writes)))
+        return found;
     for (struct jval w = j_first(writes); w.node; w = j_next(writes, w)) {
-        if (j_equals(j_at(w, 1), "__resume__") && j_equals(j_at(w, 0), id))
-            answer = j_at(w, 2);
+        if (j_equals(j_at(w, 1), channel) && j_equals(j_at(w, 0), id))
+            found = j_at(w, 2);
     }
+    return found;
+}
+
+/* The last answer that a task was given; LangGraph keeps one value per interrupt of the node in a list. */
+static struct jval resume_write(struct reading *r, struct jval writes, struct jval task)
+{
+    struct jval answer = write_of(r, writes, task, "__resume__");
+
     return j_is(answer, J_ARRAY) && j_get(j_last(answer), "decisions").node ? j_last(answer) : answer;
 }
 
+/* Whether a write says what happened to its task, and not what the task did: CONTROL_WRITES of langgraph/pregel/_task_status.py, and one
+ * that older versions had. */
+static bool is_control(struct jval channel)
+{
+    static const char *const names[] = {"__interrupt__", "__resume__", "__error__", "__error_source_node__", "__scheduled__"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (j_equals(channel, names[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a task went on behind its interrupt: then it has written something, and be it that it had nothing to write. */
+static bool has_gone_on(struct reading *r, struct jval writes, struct jval task)
+{
+    cleanup_free char *id = NULL;
+
+    if (j_string(task, &id) < 0 || !id || !spend(r, j_count(writes)))
+        return false;
+    for (struct jval w = j_first(writes); w.node; w = j_next(writes, w)) {
+        if (j_equals(j_at(w, 0), id) && !is_control(j_at(w, 1)))
+            return true;
+    }
+    return false;
+}
+
+static bool is_interrupt(struct jval write)
+{
+    return j_equals(j_at(write, 1), "__interrupt__");
+}
+
+/* The answer that was given to a task's interrupt. A node may ask several times, of which only the last question is stored, and all of
+ * its answers: only if the node went on one of them is to that question. Whether a node that failed did so before it asked or behind it,
+ * nothing says, since its error stays when it is run again. */
+static struct jval answer_to(struct reading *r, struct jval writes, struct jval task)
+{
+    struct jval answer = resume_write(r, writes, task);
+    cleanup_free char *id = NULL;
+
+    if (!answer.node || has_gone_on(r, writes, task))
+        return answer;
+    if (write_of(r, writes, task, "__error__").node) {
+        take_text(r, &id, task);
+        add_problem(r, "the task %s had an answer in this state, and failed: " RE_USED, id ? id : "?");
+    }
+    return (struct jval){task.doc, NULL};
+}
+
+/* The interrupts of one write, which holds one or a list of them. */
+static void read_interrupt_write(struct reading *r, struct jval writes, struct jval w)
+{
+    struct jval task = j_at(w, 0), value = j_at(w, 2), answer = answer_to(r, writes, task);
+    size_t place = 0;
+
+    if (j_get(value, "b64").node) {
+        add_problem(r, "a pending interrupt is stored in a form that can't be read here: supply \"pending\" in meta.json");
+        r->info->status = RUN_INTERRUPTED;
+    } else if (j_is(value, J_ARRAY)) {
+        for (struct jval v = j_first(value); v.node; v = j_next(value, v))
+            read_interrupt(r, v, task, place++, answer);
+    } else if (j_is(value, J_OBJECT)) {
+        read_interrupt(r, value, task, 0, answer);
+    }
+}
+
+/* Of several tasks that were interrupted at once some may have had their answer and gone on: those don't wait any more. Where all of
+ * them have, this is an old checkpoint of a run that has gone on, and what it was asked stands, with the answers. */
 static void read_pending_writes(struct reading *r, struct jval writes)
 {
+    bool some_wait = false;
+
     if (!j_is(writes, J_ARRAY))
         return;
+    for (struct jval w = j_first(writes); w.node && !some_wait; w = j_next(writes, w))
+        some_wait = is_interrupt(w) && !has_gone_on(r, writes, j_at(w, 0));
     for (struct jval w = j_first(writes); w.node; w = j_next(writes, w)) {
-        struct jval task = j_at(w, 0), value = j_at(w, 2);
-        size_t place = 0;
-
-        if (!j_equals(j_at(w, 1), "__interrupt__"))
-            continue;
-        if (j_get(value, "b64").node) {
-            add_problem(r, "a pending interrupt is stored in a form that can't be read here: supply \"pending\" in meta.json");
-            r->info->status = RUN_INTERRUPTED;
-        } else if (j_is(value, J_ARRAY)) {
-            for (struct jval v = j_first(value); v.node; v = j_next(value, v))
-                read_interrupt(r, v, task, place++, resume_write(writes, task));
-        } else if (j_is(value, J_OBJECT)) {
-            read_interrupt(r, value, task, 0, resume_write(writes, task));
-        }
+        if (is_interrupt(w) && !(some_wait && has_gone_on(r, writes, j_at(w, 0))))
+            read_interrupt_write(r, writes, w);
     }
 }
 
@@ -315,7 +381,7 @@ static bool key_starts(struct jval member, const char *prefix)
 /* Whether a node is due: a `branch:to:NODE` channel still holds a value. Unknown where the graph doesn't use such channels. */
 static enum run_status status_of_channels(struct jval root)
 {
-    struct jval values = channel_values(root), next = j_get(root, "next");
+    struct jval values = langgraph_values(root), next = j_get(root, "next");
     struct jval checkpoint = j_either(root, "checkpoint", "values");
     struct jval versions = j_get(j_has(checkpoint) ? checkpoint : root, "channel_versions");
     bool uses_branches = false;

@@ -2,19 +2,28 @@
 #include "markdown_i.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/text.h"
 
 #define MD_CODE_MAX 200
 
-/* Writing-direction controls, U+202A-202E and U+2066-2069, let a text read differently from what it says. */
-static bool turns_direction(const unsigned char *s, size_t n)
+/* JSON nested deeper is shown as it is: indented, it would be far longer than the text it comes from. */
+#define MD_PRETTY_DEPTH 24
+
+/* The bytes at `s` that mustn't be shown as they are; 0 when its first character may be. */
+static size_t hidden(const unsigned char *s, size_t n)
 {
-    if (n < 3 || s[0] != 0xe2)
-        return false;
-    return (s[1] == 0x80 && s[2] >= 0xaa && s[2] <= 0xae) || (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9);
+    size_t len = utf8_length(s, n);
+
+    if (s[0] < 0x80)
+        return (s[0] < 0x20 && s[0] != '\n' && s[0] != '\t') || s[0] == 0x7f;
+    if (len == 0)
+        return 1; /* not UTF-8 */
+    return text_invisible(utf8_point(s, len)) ? len : 0;
 }
 
 void md_visible(struct buf *b, const char *s, size_t n)
@@ -23,18 +32,16 @@ void md_visible(struct buf *b, const char *s, size_t n)
     size_t plain = 0, i = 0;
 
     while (i < n) {
-        bool control = (u[i] < 0x20 && u[i] != '\n' && u[i] != '\t') || u[i] == 0x7f;
-        bool c1 = u[i] == 0xc2 && i + 1 < n && u[i + 1] < 0xa0;
-        size_t skip = control ? 1 : c1 ? 2 : turns_direction(u + i, n - i) ? 3 : 0;
+        size_t skip = u[i] >= 0x20 && u[i] < 0x7f ? 0 : hidden(u + i, n - i);
 
         if (skip == 0) {
-            i++;
+            i += u[i] < 0x80 ? 1 : utf8_length(u + i, n - i);
             continue;
         }
         buf_add(b, s + plain, i - plain);
         if (u[i] == '\r' && i + 1 < n && u[i + 1] == '\n') {
             /* a line end of another system is nothing to show */
-        } else if (control) {
+        } else if (u[i] < 0x80) {
             char picture[] = {(char)0xe2, (char)0x90, (char)(0x80 + (u[i] == 0x7f ? 0x21 : u[i]))};
             buf_add(b, picture, sizeof picture);
         } else {
@@ -58,8 +65,7 @@ static size_t backticks(const char *s, size_t n)
     return longest;
 }
 
-/* At most `max`, and no character cut in two. */
-static size_t cut_at_character(const char *s, size_t n, size_t max)
+size_t md_cut(const char *s, size_t n, size_t max)
 {
     if (n <= max)
         return n;
@@ -77,7 +83,7 @@ static void add_backticks(struct buf *b, size_t n)
 void md_code(struct buf *b, const char *s)
 {
     cleanup_buf struct buf text = {0};
-    size_t n = s ? strlen(s) : 0, shown = cut_at_character(s, n, MD_CODE_MAX), fence;
+    size_t n = s ? strlen(s) : 0, shown = md_cut(s, n, MD_CODE_MAX), fence;
     bool pad;
 
     if (!s)
@@ -101,38 +107,70 @@ void md_code(struct buf *b, const char *s)
     add_backticks(b, fence);
 }
 
-void md_block(struct buf *b, const char *s, size_t n, const char *language)
+/* Every line of `text` behind four spaces: what Markdown takes literally, whatever it holds. */
+static void add_indented(struct buf *b, const char *text, size_t n)
 {
-    size_t shown = cut_at_character(s, n, MD_TEXT_MAX);
-    size_t fence = backticks(s, shown) + 1;
+    for (size_t i = 0; i < n;) {
+        const char *newline = memchr(text + i, '\n', n - i);
+        size_t len = newline ? (size_t)(newline - text) - i : n - i;
 
-    fence = fence < 3 ? 3 : fence;
-    add_backticks(b, fence);
-    buf_adds(b, language);
-    buf_addc(b, '\n');
-    md_visible(b, s, shown);
-    if (shown == 0 || s[shown - 1] != '\n')
+        if (len > 0) {
+            buf_adds(b, "    ");
+            buf_add(b, text + i, len);
+        }
         buf_addc(b, '\n');
-    add_backticks(b, fence);
-    buf_addc(b, '\n');
+        i += len + 1;
+    }
+}
+
+void md_block(struct buf *b, const char *s, size_t n)
+{
+    size_t shown = md_cut(s, n, MD_TEXT_MAX);
+    cleanup_buf struct buf text = {0};
+
+    md_visible(&text, s, shown);
+    b->failed |= buf_error(&text) != 0;
+    if (b->failed)
+        return;
+    if (n == 0)
+        buf_adds(b, "Nothing: it is empty.\n");
+    else
+        add_indented(b, text.data, text.len);
     if (shown < n)
-        buf_addf(b, "\n… %zu bytes more in state.json\n", n - shown);
+        buf_addf(b, "\nCut: %zu of %zu bytes are shown, the rest is in state.json.\n", shown, n);
     buf_addc(b, '\n');
+}
+
+/* How deep the brackets go; those in strings count too, which only makes an odd text less pretty. */
+static size_t depth_of(const char *json, size_t n)
+{
+    size_t depth = 0, deepest = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (json[i] == '{' || json[i] == '[')
+            deepest = ++depth > deepest ? depth : deepest;
+        else if ((json[i] == '}' || json[i] == ']') && depth > 0)
+            depth--;
+    }
+    return deepest;
 }
 
 void md_json_block(struct buf *b, const char *json, size_t n)
 {
     cleanup_jdoc struct jdoc d = {0};
-    cleanup_buf struct buf pretty = {0};
+    cleanup_buf struct buf pretty = {0}, visible = {0};
 
-    if (n > MD_TEXT_MAX || jdoc_parse(json, n, &d) < 0) {
-        md_block(b, json, n, "json");
+    if (n == 0 || n > MD_TEXT_MAX || depth_of(json, n) > MD_PRETTY_DEPTH || jdoc_parse(json, n, &d) < 0) {
+        md_block(b, json, n);
         return;
     }
     j_add_pretty(&pretty, j_root(&d), 0);
-    b->failed |= buf_error(&pretty) != 0;
-    if (!b->failed)
-        md_block(b, pretty.data, pretty.len, "json");
+    md_visible(&visible, pretty.data ? pretty.data : "", pretty.len);
+    b->failed |= buf_error(&pretty) != 0 || buf_error(&visible) != 0;
+    if (b->failed)
+        return;
+    add_indented(b, visible.data, visible.len);
+    buf_addc(b, '\n');
 }
 
 static void string_block(struct buf *b, struct jval v)
@@ -141,7 +179,7 @@ static void string_block(struct buf *b, struct jval v)
 
     j_add_string(&text, v);
     b->failed |= buf_error(&text) != 0;
-    md_block(b, text.len ? text.data : "", text.len, "text");
+    md_block(b, text.len ? text.data : "", text.len);
 }
 
 /* The text of a content part in any framework's words; none if it has no text. */
@@ -180,6 +218,16 @@ static void part_value(struct buf *b, struct jval part)
         json_block(b, part);
 }
 
+static void part_values(struct buf *b, struct jval list)
+{
+    size_t begin = b->len, shown = 0, n = j_count(list);
+
+    for (struct jval p = j_first(list); p.node && b->len - begin < MD_LIST_MAX; p = j_next(list, p), shown++)
+        part_value(b, p);
+    if (shown < n)
+        buf_addf(b, "Cut: %zu of %zu parts are shown, the rest is in state.json.\n\n", shown, n);
+}
+
 void md_value(struct buf *b, struct jval v)
 {
     struct jval first = j_is(v, J_ARRAY) ? j_first(v) : v;
@@ -189,8 +237,7 @@ void md_value(struct buf *b, struct jval v)
     if (j_is(v, J_STRING) || (j_is(v, J_OBJECT) && j_get(v, "type").node)) {
         part_value(b, v);
     } else if (j_is(v, J_ARRAY) && (j_is(first, J_STRING) || j_get(first, "type").node)) {
-        for (struct jval p = first; p.node; p = j_next(v, p))
-            part_value(b, p);
+        part_values(b, v);
     } else {
         json_block(b, v);
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/text.h"
 
@@ -85,13 +86,58 @@ static int take_pin(struct meta *m, struct err *e)
     return 0;
 }
 
+/* The next two digits of *p as a number, in range, with `after` behind them (0 = anything). */
+static bool two_digits(const char **p, int low, int high, char after, int *ret)
+{
+    const char *s = *p;
+
+    if (s[0] < '0' || s[0] > '9' || s[1] < '0' || s[1] > '9' || (after && s[2] != after))
+        return false;
+    *ret = (s[0] - '0') * 10 + s[1] - '0';
+    *p += after ? 3 : 2;
+    return *ret >= low && *ret <= high;
+}
+
+static int days_in(int year, int month)
+{
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+
+    return days[month - 1] + (month == 2 && leap);
+}
+
+/* The whole of https://www.rfc-editor.org/rfc/rfc3339#section-5.6 date-time; clock_parse takes more. */
+static bool is_rfc3339(const char *s)
+{
+    int century, year, month, day, n;
+
+    if (!two_digits(&s, 0, 99, 0, &century) || !two_digits(&s, 0, 99, '-', &year) || !two_digits(&s, 1, 12, '-', &month) ||
+        !two_digits(&s, 1, days_in(century * 100 + year, month), 0, &day) || (*s != 'T' && *s != 't' && *s != ' '))
+        return false;
+    s++;
+    if (!two_digits(&s, 0, 23, ':', &n) || !two_digits(&s, 0, 59, ':', &n) || !two_digits(&s, 0, 60, 0, &n))
+        return false;
+    if (*s == '.') {
+        size_t digits = strspn(s + 1, "0123456789");
+        if (digits == 0)
+            return false;
+        s += 1 + digits;
+    }
+    if (*s == 'Z' || *s == 'z')
+        return s[1] == 0;
+    if (*s != '+' && *s != '-')
+        return false;
+    s++;
+    return two_digits(&s, 0, 23, ':', &n) && two_digits(&s, 0, 59, 0, &n) && *s == 0;
+}
+
 static int take_expires_at(struct meta *m, struct err *e)
 {
     const json_t *v = member(m->root, "expires_at");
 
     if (!v)
         return 0;
-    if (!json_is_string(v) || clock_parse(json_string_value(v), &m->expires_at) < 0)
+    if (!json_is_string(v) || !is_rfc3339(json_string_value(v)) || clock_parse(json_string_value(v), &m->expires_at) < 0)
         return err_set(e, EINVAL, "meta.json: \"expires_at\" must be an RFC 3339 time like \"2026-12-01T00:00:00Z\", not %s%.40s",
                        json_is_string(v) ? "" : type_name(v), json_is_string(v) ? json_string_value(v) : "");
     return 0;
@@ -138,22 +184,27 @@ static int check_call(const json_t *call, size_t index, struct err *e)
 
 static int take_pending(struct meta *m, struct err *e)
 {
-    const json_t *list = member(m->root, "pending"), *call, *earlier;
-    size_t i, k;
+    cleanup_json json_t *seen = json_object(); /* the place of each id: comparing all with all takes minutes */
+    const json_t *list = member(m->root, "pending"), *call;
+    size_t i;
 
     if (!list)
         return 0;
     if (!json_is_array(list))
         return err_set(e, EINVAL, "meta.json: \"pending\" must be an array of {id, tool, arguments}, not %s", type_name(list));
     json_array_foreach(list, i, call) {
+        const char *id = json_string_value(json_object_get(call, "id"));
+        const json_t *earlier;
         int r = check_call(call, i, e);
+
         if (r < 0)
             return r;
-        json_array_foreach(list, k, earlier) {
-            const json_t *a = json_object_get(earlier, "id"), *b = json_object_get(call, "id");
-            if (k < i && json_equal(a, b))
-                return err_set(e, EINVAL, "meta.json: pending[%zu] and pending[%zu] have the same id", k, i);
-        }
+        earlier = json_object_get(seen, id);
+        if (earlier)
+            return err_set(e, EINVAL, "meta.json: pending[%lld] and pending[%zu] have the same id",
+                           (long long)json_integer_value(earlier), i);
+        if (json_object_set_new(seen, id, json_integer((json_int_t)i)) < 0)
+            return err_set(e, ENOMEM, "out of memory while reading meta.json");
     }
     m->pending = list;
     return 0;
@@ -248,10 +299,9 @@ int meta_changed_fixed(const struct meta *sealed, const struct meta *now, struct
     };
 
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        if (!str_equal(fields[i].before, fields[i].after))
+        if (fields[i].after && !str_equal(fields[i].before, fields[i].after))
             return err_set(e, EPERM, "meta.json: \"%s\" is fixed since the seal: it is %.100s and can't become %.100s",
-                           fields[i].key, fields[i].before ? fields[i].before : "absent",
-                           fields[i].after ? fields[i].after : "absent");
+                           fields[i].key, fields[i].before ? fields[i].before : "absent", fields[i].after);
     }
     return 0;
 }

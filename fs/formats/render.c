@@ -7,11 +7,44 @@
 #include "util/cleanup.h"
 #include "util/text.h"
 
+static void add_escape(struct buf *b, uint32_t c)
+{
+    if (c < 0x10000)
+        buf_addf(b, "\\u%04x", (unsigned)c);
+    else
+        buf_addf(b, "\\u%04x\\u%04x", (unsigned)(0xd800 + ((c - 0x10000) >> 10)), (unsigned)(0xdc00 + (c & 0x3ff)));
+}
+
+/* What can't be seen, or steers a terminal, becomes an escape: whoever decides about a call reads it, and a program reads the same. Such
+ * characters stand in strings only, and in these nothing is left that has to be escaped otherwise. */
+static void add_visible(struct buf *b, const char *json, size_t n)
+{
+    const unsigned char *u = (const unsigned char *)json;
+    size_t plain = 0, len;
+
+    for (size_t i = 0; i < n; i += len) {
+        len = utf8_length(u + i, n - i);
+        len = len ? len : 1;
+        if (u[i] < 0x80 || !text_invisible(utf8_point(u + i, len)))
+            continue;
+        buf_add(b, json + plain, i - plain);
+        add_escape(b, utf8_point(u + i, len));
+        plain = i + len;
+    }
+    buf_add(b, json + plain, n - plain);
+}
+
 /* Puts the one-line object in `line` into `b`, indented. */
 static int finish(struct buf *b, struct buf *line)
 {
+    cleanup_buf struct buf indented = {0};
+    int r;
+
     jw_close(line, '}');
-    return buf_error(line) ? buf_error(line) : json_add_indented(b, line->data, line->len);
+    r = buf_error(line) ? buf_error(line) : json_add_indented(&indented, line->data, line->len);
+    if (r == 0)
+        add_visible(b, indented.data, indented.len);
+    return r ? r : buf_error(b);
 }
 
 /* -- checkpoint.json ------------------------------------------------------------------------------------------------ */
@@ -192,6 +225,8 @@ int render_pending_json(struct buf *b, const struct call *c)
     else
         jw_text(&line, "arguments", c->arguments);
     jw_text(&line, "agent", c->agent);
+    jw_text(&line, "via", c->via);
+    jw_text(&line, "server", c->server);
     jw_text(&line, "kind", call_kind_name(c->kind));
     jw_text(&line, "arguments_sha256", c->arguments_sha256);
     jw_allowed(&line, "allowed", c->allowed);

@@ -22,6 +22,9 @@ static const char *const framework_names[] = {
     [FRAMEWORK_MS_AGENT] = "ms-agent-framework",
     [FRAMEWORK_AUTOGEN] = "autogen",
     [FRAMEWORK_PYDANTIC_AI] = "pydantic-ai",
+    [FRAMEWORK_GOOGLE_ADK] = "google-adk",
+    [FRAMEWORK_CLAUDE] = "claude-agent-sdk",
+    [FRAMEWORK_CREWAI] = "crewai",
 };
 
 static const char *const run_status_names[] = {
@@ -52,16 +55,6 @@ const char *call_decision_name(enum call_decision d)
 void state_info_init(struct state_info *info)
 {
     *info = (struct state_info){.turn = -1, .max_turns = -1, .usage = {-1, -1, -1, -1}};
-}
-
-void call_clear(struct call *c)
-{
-    free(c->id);
-    free(c->tool);
-    free(c->arguments);
-    free(c->agent);
-    free(c->group);
-    free(c->message);
 }
 
 void state_info_free(struct state_info *info)
@@ -142,14 +135,19 @@ bool parse_inner(struct reading *r, struct jval v, struct jdoc *ret_doc, char **
     return true;
 }
 
+/* A state with more problems than this is described well enough. */
+#define PROBLEMS_MAX 64
+
 void add_problem(struct reading *r, const char *fmt, ...)
 {
     struct state_info *info = r->info;
-    char **grown = realloc(info->problems, (info->problem_count + 1) * sizeof *grown);
     cleanup_buf struct buf line = {0};
-    char *text;
+    char **grown, *text;
     va_list ap;
 
+    if (info->problem_count == PROBLEMS_MAX)
+        return;
+    grown = realloc(info->problems, (info->problem_count + 1) * sizeof *grown);
     if (!grown) {
         r->oom = true;
         return;
@@ -163,52 +161,6 @@ void add_problem(struct reading *r, const char *fmt, ...)
         info->problems[info->problem_count++] = text;
     else
         r->oom = true;
-}
-
-struct call *add_call(struct reading *r)
-{
-    struct state_info *info = r->info;
-
-    /* Doubles whenever the count is a power of two. */
-    if ((info->pending_count & (info->pending_count - 1)) == 0) {
-        size_t cap = info->pending_count ? info->pending_count * 2 : 1;
-        struct call *grown = realloc(info->pending, cap * sizeof *grown);
-        if (!grown) {
-            r->oom = true;
-            return NULL;
-        }
-        info->pending = grown;
-    }
-    info->pending[info->pending_count] = (struct call){0};
-    return &info->pending[info->pending_count++];
-}
-
-void take_arguments(struct reading *r, struct call *c, struct jval v)
-{
-    cleanup_buf struct buf b = {0};
-
-    if (!v.node)
-        return;
-    c->is_json = !j_is(v, J_STRING);
-    if (c->is_json)
-        j_add_compact(&b, v);
-    else
-        j_add_string(&b, v);
-    free(c->arguments);
-    c->arguments = buf_steal(&b);
-    r->oom |= !c->arguments;
-}
-
-void call_finish(struct reading *r, struct call *c)
-{
-    const char *arguments = c->arguments ? c->arguments : "";
-
-    if (!c->id || !*c->id) {
-        free(c->id);
-        c->id = str_format("call-%zu", r->info->pending_count);
-        r->oom |= !c->id;
-    }
-    r->oom |= sha256_hex(arguments, strlen(arguments), c->arguments_sha256) < 0;
 }
 
 unsigned allow_bit(struct jval name)
@@ -236,45 +188,10 @@ static void read_framework(struct reading *r, struct jval root)
     case FRAMEWORK_MS_AGENT: read_ms_agent(r, root); break;
     case FRAMEWORK_AUTOGEN: read_autogen(r, root); break;
     case FRAMEWORK_PYDANTIC_AI: read_pydantic_ai(r, root); break;
+    case FRAMEWORK_GOOGLE_ADK: read_google_adk(r, root); break;
+    case FRAMEWORK_CLAUDE: read_claude(r, root); break;
+    case FRAMEWORK_CREWAI: read_crewai(r, root); break;
     case FRAMEWORK_RAW: break;
-    }
-}
-
-static int compare_ids(const void *a, const void *b)
-{
-    const struct call *const *x = a, *const *y = b;
-    int order = strcmp((*x)->id, (*y)->id);
-
-    return order ? order : (*x > *y) - (*x < *y);
-}
-
-/* Ids become file names and name the call in commands: the second of the same id gets `~2`. */
-static void make_ids_unique(struct reading *r)
-{
-    size_t n = r->info->pending_count, same = 1;
-    cleanup_free struct call **sorted = r->oom || n < 2 ? NULL : calloc(n, sizeof *sorted);
-
-    if (!sorted) {
-        r->oom |= n >= 2;
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        sorted[i] = &r->info->pending[i];
-    qsort(sorted, n, sizeof *sorted, compare_ids);
-    for (size_t i = n - 1; i > 0; i--) {
-        char *id;
-        if (strcmp(sorted[i - 1]->id, sorted[i]->id) != 0)
-            continue;
-        for (same = 2; same <= i && strcmp(sorted[i - same]->id, sorted[i]->id) == 0;)
-            same++;
-        id = str_format("%s~%zu", sorted[i]->id, same);
-        if (!id) {
-            r->oom = true;
-            return;
-        }
-        add_problem(r, "two pending calls have the id %s: the later one is shown as %s", sorted[i]->id, id);
-        free(sorted[i]->id);
-        sorted[i]->id = id;
     }
 }
 
@@ -314,18 +231,4 @@ bool state_waits_for_input(const struct state_info *info)
             return false;
     }
     return true;
-}
-
-const struct call *state_find_call(const struct state_info *info, const char *id)
-{
-    for (size_t i = 0; i < info->pending_count; i++) {
-        if (strcmp(info->pending[i].id, id) == 0)
-            return &info->pending[i];
-    }
-    for (size_t i = 0; i < info->pending_count; i++) {
-        cleanup_free char *name = id_to_filename(info->pending[i].id, strlen(info->pending[i].id));
-        if (name && strcmp(name, id) == 0)
-            return &info->pending[i];
-    }
-    return NULL;
 }

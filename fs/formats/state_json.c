@@ -16,6 +16,8 @@ static void write_call(struct buf *b, const struct call *c)
     jw_text(b, "arguments_form", c->arguments ? (c->is_json ? "json" : "text") : NULL);
     jw_text(b, "arguments_sha256", c->arguments_sha256);
     jw_text(b, "agent", c->agent);
+    jw_text(b, "server", c->server);
+    jw_text(b, "via", c->via);
     jw_text(b, "group", c->group);
     jw_text(b, "kind", call_kind_name(c->kind));
     jw_text(b, "decision", call_decision_name(c->decision));
@@ -82,6 +84,8 @@ static void read_call(struct reading *r, struct jval v)
     take_text(r, &c->tool, j_get(v, "tool"));
     take_text(r, &c->arguments, j_get(v, "arguments"));
     take_text(r, &c->agent, j_get(v, "agent"));
+    take_text(r, &c->server, j_get(v, "server"));
+    take_text(r, &c->via, j_get(v, "via"));
     take_text(r, &c->group, j_get(v, "group"));
     take_text(r, &c->message, j_get(v, "message"));
     c->is_json = j_equals(j_get(v, "arguments_form"), "json");
@@ -96,7 +100,7 @@ static void read_call(struct reading *r, struct jval v)
 
 static enum framework framework_from(struct jval name)
 {
-    for (enum framework f = FRAMEWORK_RAW; f <= FRAMEWORK_PYDANTIC_AI; f++) {
+    for (enum framework f = FRAMEWORK_RAW; f <= FRAMEWORK_CREWAI; f++) {
         if (j_equals(name, framework_name(f)))
             return f;
     }
@@ -175,19 +179,22 @@ int state_from_json(const char *json, size_t n, struct state_info *ret, struct e
 
 /* -- What the writer supplies ----------------------------------------------------------------------------------------- */
 
-/* Whether the state itself says all there is to say about its pending calls. */
+/* Whether the state says itself which calls are pending. Those of the other frameworks name what waits, but not what it is about. */
 static bool state_lists_calls(const struct state_info *info)
 {
     switch (info->framework) {
     case FRAMEWORK_OPENAI_PYTHON:
     case FRAMEWORK_OPENAI_JS:
-    case FRAMEWORK_PYDANTIC_AI: return true;
+    case FRAMEWORK_PYDANTIC_AI:
+    case FRAMEWORK_GOOGLE_ADK:
     case FRAMEWORK_LANGGRAPH_PYTHON:
-    case FRAMEWORK_LANGGRAPH_JS: return info->pending_count > 0 || info->status != RUN_INTERRUPTED;
+    case FRAMEWORK_LANGGRAPH_JS: return info->pending_count > 0;
     case FRAMEWORK_RAW:
     case FRAMEWORK_LLAMAINDEX:
     case FRAMEWORK_MS_AGENT:
-    case FRAMEWORK_AUTOGEN: return false;
+    case FRAMEWORK_AUTOGEN:
+    case FRAMEWORK_CLAUDE:
+    case FRAMEWORK_CREWAI: return false;
     }
     return false;
 }

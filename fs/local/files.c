@@ -235,3 +235,55 @@ int64_t local_process_start(pid_t pid)
         return 0;
     return state == 'Z' || state == 'X' ? 0 : start;
 }
+
+/* ---- the mountpoint --------------------------------------------------------------------------------------------------- */
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The deepest directory of `path` that is there; -1 = none. Cuts `path`. */
+static int open_deepest(char *path)
+{
+    char *slash;
+    int fd;
+
+    while ((fd = open(path, O_PATH | O_CLOEXEC)) < 0 && (slash = strrchr(path, '/')) && slash != path)
+        *slash = '\0';
+    return fd;
+}
+
+/* From the file `fd`, which is closed, upwards. By inode: links and dots in names don't matter then. */
+static bool is_below(int fd, const struct stat *top)
+{
+    struct stat st;
+    struct stat last = {0};
+    bool found = false;
+    int up;
+
+    while (fd >= 0 && !found && fstat(fd, &st) == 0 && !same_file(&st, &last)) { /* the root is above itself */
+        found = same_file(&st, top);
+        last = st;
+        up = openat(fd, "..", O_PATH | O_CLOEXEC);
+        close(fd);
+        fd = up;
+    }
+    if (fd >= 0)
+        close(fd);
+    return found;
+}
+
+int local_apart(const char *dir, const char *mountpoint, struct err *e)
+{
+    cleanup_free char *path = str_dup(dir);
+    struct stat top;
+
+    if (!path)
+        return err_set(e, ENOMEM, "out of memory");
+    if (stat(mountpoint, &top) < 0)
+        return err_set(e, errno, "the mountpoint %s can't be used: %s", mountpoint, strerror(errno));
+    if (is_below(open_deepest(path), &top))
+        return err_set(e, EINVAL, "%s would be below the mountpoint %s, which hides it: mount on another directory", dir, mountpoint);
+    return 0;
+}

@@ -12,8 +12,11 @@
 
 #include "local_i.h"
 #include "util/cleanup.h"
+#include "util/log.h"
 #include "util/spawn.h"
 #include "util/text.h"
+
+#define SAY_MS 60000
 
 /* Variables that speak of somebody else's servers, or hold secrets that the keeper has no use for. */
 static bool is_foreign(const char *variable)
@@ -122,6 +125,17 @@ static int spawn(const char *exe, char *const argv[], const char *log, int statu
     return r;
 }
 
+/* Says every minute that there is nothing to read yet: a store that recovers from a crash takes its time. */
+static void await_status(int fd, const char *dir)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int r;
+
+    while ((r = poll(&p, 1, SAY_MS)) == 0 || (r < 0 && errno == EINTR))
+        if (r == 0)
+            log_warn("the local servers of %s aren't up yet; waiting for them, which Ctrl-C ends (see %s/keeper.log)", dir, dir);
+}
+
 /* Reads the keeper's one line: it closes the pipe once it has spoken, or has died. */
 static int read_status(int fd, const char *dir, struct err *e)
 {
@@ -131,6 +145,7 @@ static int read_status(int fd, const char *dir, struct err *e)
     ssize_t n;
     int code;
 
+    await_status(fd, dir);
     do {
         room = buf_room(&line, 512);
         if (!room)

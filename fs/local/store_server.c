@@ -234,6 +234,7 @@ static int start_server(const char *dir, const struct local_store *s, pid_t *ret
     cleanup_free char *log = local_path(dir, "store.log");
     struct pgserver_start start = {
         .datadir = s->datadir, .listen = "", .port = PORT, .socket_dir = s->socket_dir, .log_file = log, .settings = settings,
+        .patient = true,
     };
     int r;
 

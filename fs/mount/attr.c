@@ -18,10 +18,10 @@ void fill_stat(const struct mount *m, const struct node_attr *a, struct stat *st
 {
     memset(st, 0, sizeof(*st));
     st->st_ino = a->id;
-    st->st_mode = a->mode;
+    st->st_mode = S_ISLNK(a->mode) ? a->mode : a->mode & ~m->c.umask;
     st->st_nlink = S_ISDIR(a->mode) ? 2 : 1;
-    st->st_uid = m->uid;
-    st->st_gid = m->gid;
+    st->st_uid = m->c.uid;
+    st->st_gid = m->c.gid;
     st->st_size = a->size;
     st->st_blksize = 4096; /* bash cuts long commands at it: traps.md 3 */
     st->st_blocks = (a->size + 511) / 512;

@@ -8,6 +8,7 @@
 struct call *call_new(fuse_req_t req, const struct fuse_file_info *fi)
 {
     struct call *c = calloc(1, sizeof(*c));
+    const struct fuse_ctx *ctx;
 
     if (!c) {
         fuse_reply_err(req, ENOMEM);
@@ -19,8 +20,8 @@ struct call *call_new(fuse_req_t req, const struct fuse_file_info *fi)
         c->fi = *fi;
         c->h = handle_of(fi);
     }
-    c->from.pid = fuse_req_ctx(req)->pid;
-    c->from.uid = fuse_req_ctx(req)->uid;
+    ctx = fuse_req_ctx(req);
+    c->from = (struct engine_who){ctx->pid, ctx->uid, ctx->gid};
     return c;
 }
 
@@ -53,13 +54,22 @@ void call_after_close(struct mount *m, struct handle *h, void (*job)(struct call
     }
     c->m = m;
     c->h = h;
-    c->from.pid = h->pid;
-    c->from.uid = h->uid;
+    c->from = h->from;
     jobs_add(m->jobs, c, job);
+}
+
+void call_holds(struct call *c, node_id dir)
+{
+    if (c->n_held == sizeof(c->held) / sizeof(*c->held))
+        return;
+    c->held[c->n_held++] = dir;
+    notify_hold(c->m->notifier, dir);
 }
 
 void call_free(struct call *c)
 {
+    while (c->n_held)
+        notify_release(c->m->notifier, c->held[--c->n_held]);
     free(c->name);
     free(c->name2);
     free(c->data);

@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agents/ancestry.h"
 #include "mount_i.h"
 #include "util/clock.h"
+
+/* How long an open waits for the close of a handle that nothing was written to. */
+#define CLOSE_MS 100
 
 bool control_of(node_id node, enum control *ret)
 {
@@ -18,7 +20,12 @@ bool control_of(node_id node, enum control *ret)
         {CLASS_CHECKPOINT, CKPT_RESUME, CONTROL_RESUME},
         {CLASS_CHECKPOINT, CKPT_REPLAY, CONTROL_REPLAY},
         {CLASS_CHECKPOINT, CKPT_CANCEL, CONTROL_CANCEL},
+        {CLASS_BRANCH, BRANCH_RESUME, CONTROL_RESUME},
+        {CLASS_BRANCH, BRANCH_CANCEL, CONTROL_CANCEL},
+        {CLASS_BRANCH, BRANCH_PROMOTE, CONTROL_PROMOTE},
         {CLASS_MOUNT, MOUNT_PRUNE, CONTROL_PRUNE},
+        {CLASS_MOUNT, MOUNT_UNDO, CONTROL_UNDO},
+        {CLASS_MOUNT, MOUNT_ADOPT, CONTROL_ADOPT},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -32,9 +39,9 @@ bool control_of(node_id node, enum control *ret)
 
 /* ---- open ----------------------------------------------------------------------------------------------------------- */
 
-/* A second writer would hang where not even kill reaches it (fuse.md §0.7). cancel, answered at once, is never busy. */
-static struct handle *handle_for(struct mount *m, const struct node_attr *a, enum control control, const struct fuse_ctx *ctx,
-                                 int *ret_code)
+/* A second writer would hang where not even kill reaches it (fuse.md §0.7). cancel, answered at once, is never busy. 0, or a positive
+ * errno. */
+static int handle_for(struct mount *m, const struct node_attr *a, enum control control, const struct fuse_ctx *ctx, struct handle **ret)
 {
     struct handle *h = NULL;
     int r = 0;
@@ -47,45 +54,80 @@ static struct handle *handle_for(struct mount *m, const struct node_attr *a, enu
         h->control = control;
         h->feed = feed_new();
     }
-    if (h && h->feed)
-        return h;
+    if (h && h->feed) {
+        *ret = h;
+        return 0;
+    }
     handle_free(m, h);
-    *ret_code = r < 0 ? -r : ENOMEM;
-    return NULL;
+    return r < 0 ? -r : ENOMEM;
 }
 
-/* An agent's process can't decide: journalled, so that the audit log shows the attempt. */
+/* A close that nobody waited for (`: > restore`) comes as a request of its own, which this open may have overtaken. */
+static void open_again(struct call *c)
+{
+    int64_t until = clock_mono_ms() + CLOSE_MS;
+    struct node_attr a = {.id = c->node, .source = SOURCE_EMPTY};
+    struct fuse_ctx ctx = {.pid = c->from.pid, .uid = c->from.uid, .gid = c->from.gid};
+    enum control control = CONTROL_CANCEL;
+    int code;
+
+    control_of(c->node, &control);
+    while ((code = handle_for(c->m, &a, control, &ctx, &c->h)) == EBUSY && clock_mono_ms() < until && !handle_written(c->m, c->node))
+        clock_sleep_ms(1);
+    if (code) {
+        call_reply_err(c, code);
+        return;
+    }
+    c->fi.fh = (uintptr_t)c->h;
+    c->fi.direct_io = 1;
+    call_reply_open(c);
+}
+
+/* Who may not decide: journalled, so that the audit log shows the attempt. c->why says why. */
 static void open_refused(struct call *c)
 {
     struct who who;
     enum control control = CONTROL_CANCEL;
 
     control_of(c->node, &control);
-    who_read(c->from.pid, c->from.uid, &who);
-    engine_refused(c->m->engine, node_class(c->node) == CLASS_CHECKPOINT ? node_row(c->node) : 0, control, "(open)", &who, EPERM,
-                   "a process of a resumed agent may take checkpoints, but it can't decide");
+    who_read(c->m->engine, &c->from, &who);
+    engine_refused(c->m->engine, checkpoint_of(c->m, c->node), node_class(c->node) == CLASS_BRANCH ? node_row(c->node) : 0, control,
+                   "(open)", &who, c->code, c->why);
     who_clear(&who);
-    call_reply_err(c, EPERM);
+    call_reply_err(c, c->code);
 }
 
 void control_open(struct mount *m, fuse_req_t req, const struct node_attr *a, struct fuse_file_info *fi)
 {
     enum control control = CONTROL_CANCEL;
-    struct handle *h;
+    struct handle *h = NULL;
+    const char *why = NULL;
     struct call *c;
-    int code = 0;
+    int code;
 
     control_of(a->id, &control);
-    if (agent_is_below(fuse_req_ctx(req)->pid)) {
+    code = access_check(m, req, a->who, &why);
+    if (code) {
         c = call_new(req, NULL);
         if (c) {
             c->node = a->id;
+            c->code = code;
+            c->why = why;
             jobs_add(m->jobs, c, open_refused);
         }
         return;
     }
-    h = handle_for(m, a, control, fuse_req_ctx(req), &code);
-    if (!h) {
+    code = handle_for(m, a, control, fuse_req_ctx(req), &h);
+    if (code == EBUSY && !handle_written(m, a->id)) {
+        c = call_new(req, NULL);
+        if (c) {
+            c->fi = *fi;
+            c->node = a->id;
+            jobs_add(m->jobs, c, open_again);
+        }
+        return;
+    }
+    if (code) {
         fuse_reply_err(req, code);
         return;
     }
@@ -121,8 +163,8 @@ static void command(struct call *c)
     const char *bytes = feed_command(h->feed, &n);
     int rc;
 
-    who_read(c->from.pid, c->from.uid, &who);
-    rc = engine_command(c->m->engine, h->checkpoint, h->control, bytes, n, &who, &nowait, &r, &c->e);
+    who_read(c->m->engine, &c->from, &who);
+    rc = engine_command(c->m->engine, h->checkpoint, h->branch, h->control, bytes, n, &who, &nowait, &r, &c->e);
     who_clear(&who);
     if (rc < 0 || !r || nowait) {
         run_unref(r);
@@ -155,11 +197,10 @@ static void same(struct call *c)
 static void journal_bad(struct call *c, int code)
 {
     struct who who;
-    size_t n = c->size < 200 ? c->size : 200;
-    char *text = strndup(c->data, n);
+    char *text = strndup(c->data, c->size); /* the engine cuts it, once secrets are out: none is cut in two and missed */
 
-    who_read(c->from.pid, c->from.uid, &who);
-    engine_refused(c->m->engine, c->h->checkpoint, c->h->control, text, &who, code, err_text(&c->e));
+    who_read(c->m->engine, &c->from, &who);
+    engine_refused(c->m->engine, c->h->checkpoint, c->h->branch, c->h->control, text, &who, code, err_text(&c->e));
     who_clear(&who);
     free(text);
 }
@@ -213,8 +254,8 @@ static void incomplete(struct call *c)
 {
     struct who who;
 
-    who_read(c->from.pid, c->from.uid, &who);
-    engine_refused(c->m->engine, c->h->checkpoint, c->h->control, "(JSON)", &who, EINVAL,
+    who_read(c->m->engine, &c->from, &who);
+    engine_refused(c->m->engine, c->h->checkpoint, c->h->branch, c->h->control, "(JSON)", &who, EINVAL,
                    "incomplete command: the JSON was cut before its end; nothing was done");
     who_clear(&who);
     handle_free(c->m, c->h);

@@ -1,16 +1,13 @@
-/* What an agent writes: state.json and meta.json (design.md §4). */
+/* What an agent writes: state.json, temporaries that become it, and meta.json by meta.c (design.md §4). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/scan.h"
 #include "mount_i.h"
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/text.h"
-
-#define META_MAX ((1 << 20) - 4096) /* less than one request holds, so that the first of several is told */
 
 /* ---- open and create ------------------------------------------------------------------------------------------------- */
 
@@ -46,7 +43,7 @@ static void open_temp(struct call *c)
     struct who who;
     int r;
 
-    who_read(c->from.pid, c->from.uid, &who);
+    who_read(c->m->engine, &c->from, &who);
     r = engine_take_again(c->m->engine, c->h->checkpoint, &who, &c->e);
     who_clear(&who);
     c->h->failed = -r; /* told by the first write */
@@ -64,24 +61,36 @@ static int begin_anew(struct call *c, bool failed, bool truncate)
     return r;
 }
 
-/* state.json: a failed take is tried again; O_TRUNC drops what was written before. */
+/* state.json: a failed take is tried again; O_TRUNC drops what was written before. Else it goes on from there, on whatever mount that
+ * was: the store is asked, since the index may not have heard of it yet. */
 static void open_state(struct call *c)
 {
-    struct brief_phase { enum checkpoint_phase phase; int64_t size; bool closed; } now = {PHASE_FAILED, -1, false};
+    struct brief_phase { enum checkpoint_phase phase; bool closed; } now = {PHASE_FAILED, false};
     struct index_entry *e;
+    int64_t size = -1;
     int r = 0;
 
     index_read_lock(c->m->c.index);
     e = index_by_id(c->m->c.index, c->h->checkpoint);
     if (e)
-        now = (struct brief_phase){e->c.phase, e->draft_size, e->c.closed};
+        now = (struct brief_phase){e->c.phase, e->c.closed};
     index_unlock(c->m->c.index);
-    if (!e || now.phase == PHASE_SEALED || now.closed || copies_may_write(c->m, c->h->checkpoint, c->from.pid) < 0) {
+    if (!e || now.phase == PHASE_SEALED || now.closed) {
         open_failed(c, e ? EPERM : ESTALE);
         return;
     }
-    who_read(c->from.pid, c->from.uid, &c->h->who); /* now: it may be gone when the last close comes */
-    r = begin_anew(c, now.phase == PHASE_FAILED, (c->fi.flags & O_TRUNC) || now.size < 0);
+    if (copies_may_write(c->m, c->h->checkpoint, c->from.pid) < 0) {
+        c->node = node_make(CLASS_CHECKPOINT, c->h->checkpoint, CKPT_DIR);
+        handle_free(c->m, c->h);
+        c->h = NULL;
+        copies_refuse(c, "state.json");
+        return;
+    }
+    who_read(c->m->engine, &c->from, &c->h->who); /* now: it may be gone when the last close comes */
+    if (now.phase != PHASE_FAILED && !(c->fi.flags & O_TRUNC))
+        r = engine_state_size(c->m->engine, c->h->checkpoint, &size, &c->e);
+    if (r == 0)
+        r = begin_anew(c, now.phase == PHASE_FAILED, size < 0);
     if (r == -ESTALE) { /* told by the first write: an open that says so is tried again by the kernel */
         c->h->failed = ESTALE;
         reply_opened(c);
@@ -93,16 +102,10 @@ static void open_state(struct call *c)
         reply_opened(c);
 }
 
-/* meta.json is replaced whole: without O_TRUNC the handle begins with what is there. */
 static void open_meta(struct call *c)
 {
-    int r = 0;
+    int r = meta_load(c);
 
-    if (!(c->fi.flags & O_TRUNC)) {
-        r = store_read_file(c->m->c.store, c->h->checkpoint, FILE_META, &c->h->text, &c->e);
-        if (r == -ENOENT)
-            r = 0;
-    }
     if (r < 0)
         open_failed(c, -r);
     else
@@ -165,12 +168,47 @@ static enum handle_kind kind_of(const struct node_attr *a)
     return node_kind(a->id) == CKPT_META ? HANDLE_META : HANDLE_DRAFT;
 }
 
+/* Whoever reads in `status` that there is no seal may open the state before the job that said so has freed its handle. */
+static void open_after_seal(struct call *c)
+{
+    struct node_attr a = {.id = c->node, .source = SOURCE_DRAFT};
+    int r = engine_await_seal(c->m->engine, node_row(c->node), &c->e);
+
+    if (r == 0)
+        r = handle_new_alone(c->m, HANDLE_DRAFT, &a, fuse_req_ctx(c->req), &c->h);
+    if (r < 0)
+        call_reply_err(c, -r);
+    else
+        open_state(c);
+}
+
+static bool being_sealed(struct mount *m, node_id node)
+{
+    struct index_entry *e;
+    bool is;
+
+    index_read_lock(m->c.index);
+    e = index_by_id(m->c.index, node_row(node));
+    is = e && e->sealing;
+    index_unlock(m->c.index);
+    return is && handle_busy(m, node);
+}
+
 void draft_open(struct mount *m, fuse_req_t req, const struct node_attr *a, struct fuse_file_info *fi)
 {
     struct call *c;
 
     if (kind_of(a) == HANDLE_TEMP && (fi->flags & O_TRUNC))
         temps_resize(m, a->id, 0);
+    if (kind_of(a) == HANDLE_DRAFT && being_sealed(m, a->id)) {
+        c = call_new(req, NULL);
+        if (c) {
+            c->fi = *fi;
+            c->node = a->id;
+            jobs_add(m->jobs, c, open_after_seal);
+        }
+        return;
+    }
     c = opening(m, req, a, kind_of(a), fi);
     if (c)
         open_by_kind(m, c);
@@ -181,7 +219,7 @@ static int create_attr(struct mount *m, node_id dir, const char *name, struct no
 {
     struct index_temp *t;
 
-    *a = (struct node_attr){.mode = S_IFREG | 0600, .mtime = clock_now(), .source = SOURCE_TEMP};
+    *a = (struct node_attr){.mode = S_IFREG | 0666, .mtime = clock_now(), .source = SOURCE_TEMP};
     if (strcmp(name, "state.json") == 0) {
         a->id = node_make(CLASS_CHECKPOINT, node_row(dir), CKPT_STATE);
         a->source = SOURCE_DRAFT;
@@ -235,6 +273,7 @@ void draft_create(struct mount *m, fuse_req_t req, node_id dir, const char *name
     c = opening(m, req, &a, kind_of(&a), fi);
     if (!c)
         return;
+    call_holds(c, dir);
     c->name = str_dup(name);
     open_by_kind(m, c);
 }
@@ -248,9 +287,32 @@ static void write_failed(struct call *c, int code)
     call_reply_err(c, code);
 }
 
+/* Where a write goes that appends: the kernel may know an older end than what another mount wrote. */
+static int64_t draft_end(struct mount *m, int64_t checkpoint, int64_t off)
+{
+    struct index_entry *e;
+
+    index_read_lock(m->c.index);
+    e = index_by_id(m->c.index, checkpoint);
+    if (e && e->draft_size >= 0)
+        off = e->draft_size;
+    index_unlock(m->c.index);
+    return off;
+}
+
+/* What was read through the handle is no longer what is there. */
+static void written(struct handle *h)
+{
+    pthread_mutex_lock(&h->lock);
+    buf_truncate(&h->text, 0);
+    h->loaded = false;
+    pthread_mutex_unlock(&h->lock);
+}
+
 static void write_state(struct call *c)
 {
-    int r = engine_state_write(c->m->engine, c->h->checkpoint, c->off, c->data, c->size, &c->e);
+    int64_t off = c->fi.flags & O_APPEND ? draft_end(c->m, c->h->checkpoint, c->off) : c->off;
+    int r = engine_state_write(c->m->engine, c->h->checkpoint, off, c->data, c->size, &c->e);
 
     if (r == -EINVAL) /* it takes no bytes any more: what has happened since the first write says why */
         r = engine_take_ready(c->m->engine, c->h->checkpoint, &c->e) < 0 ? -c->e.code : r;
@@ -258,7 +320,10 @@ static void write_state(struct call *c)
         write_failed(c, -r);
         return;
     }
+    if (!c->h->wrote)
+        poll_changed(c->m, c->h->checkpoint); /* its status says so */
     c->h->wrote = true;
+    written(c->h);
     call_reply_write(c, c->size);
 }
 
@@ -266,10 +331,12 @@ static void write_temp(struct call *c)
 {
     int r = temps_write(c->m, c->h->node, c->off, c->data, c->size);
 
-    if (r < 0)
+    if (r < 0) {
         write_failed(c, -r);
-    else
-        call_reply_write(c, c->size);
+        return;
+    }
+    written(c->h);
+    call_reply_write(c, c->size);
 }
 
 static void write_ready(struct call *c)
@@ -313,49 +380,15 @@ static void write_waiting(struct call *c)
         write_ready(c);
 }
 
-/* meta.json is checked in the write that completes it. */
-static void write_meta(struct call *c)
-{
-    struct handle *h = c->h;
-    size_t end = (size_t)c->off + c->size;
-    struct who who;
-    int r;
-
-    if (c->fi.flags & O_APPEND)
-        end = h->text.len + c->size;
-    if (end > META_MAX) {
-        call_reply_err(c, EFBIG);
-        return;
-    }
-    r = end > h->text.len ? buf_resize(&h->text, end) : 0;
-    if (r == 0)
-        memcpy(h->text.data + end - c->size, c->data, c->size);
-    if (r == 0 && scan_text(h->text.data, h->text.len) != SCAN_OPEN) {
-        who_read(c->from.pid, c->from.uid, &who);
-        r = engine_meta(c->m->engine, h->checkpoint, h->text.data, h->text.len, &who, &c->e);
-        if (r < 0 && !h->refused) { /* programs write again after an error: it is in the journal once */
-            engine_take_refused(c->m->engine, h->checkpoint, NULL, &who, -r, err_text(&c->e));
-            h->refused = true;
-        }
-        who_clear(&who);
-        h->wrote = r == 0;
-    } else {
-        h->wrote = false;
-    }
-    if (r < 0) {
-        buf_truncate(&h->text, end - c->size); /* a failed write has no effect */
-        call_reply_err(c, -r);
-    } else {
-        call_reply_write(c, c->size);
-    }
-}
-
 void draft_write(struct mount *m, fuse_req_t req, const char *bytes, size_t n, off_t off, struct fuse_file_info *fi)
 {
     struct call *c = call_write(req, fi, bytes, n, off);
 
-    if (c)
-        jobs_add(m->jobs, c, c->h->kind == HANDLE_META ? write_meta : write_waiting);
+    if (!c)
+        return;
+    if (c->h->kind == HANDLE_META)
+        access_check(m, req, ROLE_OPERATOR, &c->why);
+    jobs_add(m->jobs, c, c->h->kind == HANDLE_META ? meta_write : write_waiting);
 }
 
 /* ---- truncate ----------------------------------------------------------------------------------------------------------- */
@@ -365,6 +398,8 @@ static void resize_state(struct call *c)
     struct node_attr a;
     int r = engine_state_truncate(c->m->engine, node_row(c->node), c->set.size, &c->e);
 
+    if (c->h)
+        written(c->h);
     if (r == 0)
         r = tree_attr(c->m->c.index, c->node, &a);
     if (r < 0)
@@ -387,6 +422,8 @@ void draft_resize(struct call *c, const struct node_attr *a)
         return;
     case HANDLE_TEMP:
         r = temps_resize(c->m, c->node, c->set.size);
+        if (c->h)
+            written(c->h);
         if (r == 0)
             r = tree_attr(c->m->c.index, c->node, &now);
         if (r < 0)
@@ -395,12 +432,13 @@ void draft_resize(struct call *c, const struct node_attr *a)
             call_reply_attr(c, &now);
         return;
     case HANDLE_META:
-        if (c->h && c->h->kind == HANDLE_META && c->set.size <= META_MAX)
-            buf_resize(&c->h->text, (size_t)c->set.size);
+        if (c->h && c->h->kind == HANDLE_META)
+            meta_resize(c->h, c->set.size);
         call_reply_attr(c, a);
         return;
     case HANDLE_READ:
     case HANDLE_CONTROL:
+    case HANDLE_STAGED:
         break;
     }
     call_reply_attr(c, a);
@@ -410,42 +448,46 @@ void draft_resize(struct call *c, const struct node_attr *a)
 
 static void seal(struct call *c)
 {
-    if (engine_seal(c->m->engine, c->h->checkpoint, &c->h->who, &c->e) < 0)
+    int64_t checkpoint = c->h->checkpoint;
+
+    if (engine_seal(c->m->engine, checkpoint, &c->h->who, &c->e) < 0)
         log_info("not sealed: %s", err_text(&c->e));
-    engine_sealing(c->m->engine, c->h->checkpoint, NULL);
-    handle_free(c->m, c->h);
+    handle_free(c->m, c->h); /* first: whoever waits for the seal's end opens */
+    engine_sealing(c->m->engine, checkpoint, NULL, false);
     call_free(c);
 }
 
-/* Nobody hears an error of close: what was not complete is told in `result`. */
-static void meta_incomplete(struct call *c)
+int draft_sync(struct mount *m, const struct handle *h)
 {
-    struct who who;
+    bool gone = false;
 
-    who_read(c->from.pid, c->from.uid, &who);
-    engine_take_refused(c->m->engine, c->h->checkpoint, NULL, &who, EINVAL,
-                        "meta.json was closed before its JSON was complete (cut short); it is as it was before");
-    who_clear(&who);
-    handle_free(c->m, c->h);
-    call_free(c);
+    if (h->kind == HANDLE_DRAFT && h->wrote) {
+        index_read_lock(m->c.index);
+        gone = !index_by_id(m->c.index, h->checkpoint);
+        index_unlock(m->c.index);
+    }
+    return gone ? -ENOENT : 0;
 }
 
-void draft_flush(struct mount *m, struct handle *h)
+int draft_flush(struct mount *m, struct handle *h)
 {
-    if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed)
-        engine_sealing(m->engine, h->checkpoint, &h->who);
+    int r = draft_sync(m, h);
+
+    if (r == 0 && h->kind == HANDLE_DRAFT && h->wrote && !h->failed)
+        engine_sealing(m->engine, h->checkpoint, &h->who, false); /* of a child's descriptor perhaps */
+    return r;
 }
 
 void draft_release(struct mount *m, struct handle *h)
 {
-    if (h->kind == HANDLE_META && !h->wrote && h->text.len && scan_text(h->text.data, h->text.len) == SCAN_OPEN) {
+    if (h->kind == HANDLE_META && meta_cut_short(h)) {
         call_after_close(m, h, meta_incomplete);
     } else if (h->kind == HANDLE_DRAFT && h->wrote && !h->failed) {
-        engine_sealing(m->engine, h->checkpoint, &h->who);
+        engine_sealing(m->engine, h->checkpoint, &h->who, true);
         call_after_close(m, h, seal);
     } else {
         if (h->kind == HANDLE_DRAFT && h->wrote)
-            engine_sealing(m->engine, h->checkpoint, NULL);
+            engine_sealing(m->engine, h->checkpoint, NULL, false);
         handle_free(m, h);
     }
 }
@@ -454,14 +496,9 @@ void draft_release(struct mount *m, struct handle *h)
 
 static void unlink_state(struct call *c)
 {
-    struct index_entry *e;
     int r = engine_state_truncate(c->m->engine, node_row(c->node), 0, &c->e);
 
-    index_write_lock(c->m->c.index);
-    e = index_by_id(c->m->c.index, node_row(c->node));
-    if (e)
-        e->draft_size = -1;
-    index_unlock(c->m->c.index);
+    index_draft(c->m->c.index, node_row(c->node), -1, 0, true);
     call_reply_err(c, -r);
 }
 
@@ -480,5 +517,5 @@ void draft_unlink(struct call *c)
     else if (node_kind(a.id) == CKPT_STATE || node_kind(a.id) == CKPT_META)
         call_reply_err(c, EPERM);
     else
-        copies_refuse_unlink(c);
+        copies_refuse_unlink(c, c->name);
 }

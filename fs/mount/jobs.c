@@ -1,14 +1,15 @@
 /* A pool of threads for what may block on the store. */
-#include <signal.h>
 #include <stdlib.h>
 
 #include "mount_i.h"
+#include "util/thread.h"
 
 struct jobs {
     pthread_mutex_t lock;
     pthread_cond_t some;
     struct call *first, **last;
     bool ending;
+    size_t working; /* threads that are at a call */
     size_t n;
     pthread_t threads[];
 };
@@ -27,29 +28,29 @@ static void *work(void *arg)
             j->first = c->job_next;
             if (!j->first)
                 j->last = &j->first;
+            j->working++;
         }
         pthread_mutex_unlock(&j->lock);
         if (!c)
             return NULL;
         c->job(c);
+        pthread_mutex_lock(&j->lock);
+        j->working--;
+        pthread_mutex_unlock(&j->lock);
     }
 }
 
 struct jobs *jobs_new(size_t threads)
 {
     struct jobs *j = calloc(1, sizeof(*j) + threads * sizeof(pthread_t));
-    sigset_t all, old;
 
     if (!j)
         return NULL;
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->some, NULL);
     j->last = &j->first;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (j->n < threads && pthread_create(&j->threads[j->n], NULL, work, j) == 0)
+    while (j->n < threads && thread_start(&j->threads[j->n], NULL, work, j) == 0)
         j->n++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (j->n == 0) {
         free(j);
         return NULL;
@@ -81,4 +82,14 @@ void jobs_add(struct jobs *j, struct call *c, void (*run)(struct call *c))
     j->last = &c->job_next;
     pthread_cond_signal(&j->some);
     pthread_mutex_unlock(&j->lock);
+}
+
+bool jobs_busy(struct jobs *j)
+{
+    bool busy;
+
+    pthread_mutex_lock(&j->lock);
+    busy = j->first || j->working > 0;
+    pthread_mutex_unlock(&j->lock);
+    return busy;
 }

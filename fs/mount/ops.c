@@ -86,6 +86,8 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
     struct call *c;
     int r = tree_attr(m->c.index, ino, &a);
 
+    if (r == 0 && access_refused(req, to_set & FUSE_SET_ATTR_SIZE && resizable(&a) ? a.who : ROLE_AGENT))
+        return;
     if (r < 0 || ((to_set & FUSE_SET_ATTR_SIZE) && !resizable(&a))) {
         fuse_reply_err(req, r < 0 ? -r : EPERM);
         return;
@@ -251,15 +253,17 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(req, -r);
     else if ((fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC))
         read_open(m, req, &a, fi);
-    else if (control_of(ino, &control))
+    else if (control_of(ino, &control)) /* asks for itself, and journals a refusal */
         control_open(m, req, &a, fi);
+    else if (access_refused(req, ROLE_AGENT))
+        return;
     else if (a.source == SOURCE_DRAFT || resizable(&a))
         draft_open(m, req, &a, fi);
     else if (node_class(ino) != CLASS_CHECKPOINT || node_kind(ino) == CKPT_STATE)
         fuse_reply_err(req, EPERM);
     else if ((c = call_new(req, NULL))) {
         c->node = node_make(CLASS_CHECKPOINT, node_row(ino), CKPT_DIR);
-        copies_refuse(c);
+        copies_refuse(c, tree_file_name(ino));
     }
 }
 
@@ -289,16 +293,20 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t n
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    draft_flush(mount_of(req), handle_of(fi));
-    fuse_reply_err(req, 0);
+    fuse_reply_err(req, -draft_flush(mount_of(req), handle_of(fi)));
 }
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
     (void)ino;
-    (void)datasync;
-    (void)fi; /* a write that was answered is in the store */
-    fuse_reply_err(req, 0);
+    (void)datasync; /* a write that was answered is in the store */
+    fuse_reply_err(req, -draft_sync(mount_of(req), handle_of(fi)));
+}
+
+static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
+{
+    (void)ino;
+    poll_poll(mount_of(req), req, fi, ph);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -316,18 +324,26 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     fuse_reply_err(req, 0);
 }
 
+/* What df says has room when nobody knows: the store's, and the paid plans' limit of snapshots (neon-api.md §2.10). */
+#define FREE_BYTES (1LL << 40)
+#define USUAL_SNAPSHOTS 100
+#define BLOCK 512
+
+/* df: the bytes of states. df -i: snapshots, for each checkpoint needs one and the plan has only so many. From memory alone. */
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
     struct mount *m = mount_of(req);
-    /* Totals that are not 0, or df hides the mount; nothing here says how much room the store has. */
-    struct statvfs st = {
-        .f_bsize = 4096, .f_frsize = 4096, .f_blocks = 1 << 20, .f_bfree = 1 << 19, .f_bavail = 1 << 19, .f_namemax = NAME_MAX,
-    };
+    struct statvfs st = {.f_bsize = 4096, .f_frsize = BLOCK, .f_namemax = NAME_MAX};
+    struct index_usage u;
+    int64_t most;
 
     (void)ino;
-    index_read_lock(m->c.index);
-    st.f_files = index_count(m->c.index);
-    index_unlock(m->c.index);
+    index_usage(m->c.index, &u);
+    most = u.max_snapshots >= 0 ? u.max_snapshots : USUAL_SNAPSHOTS;
+    st.f_bfree = st.f_bavail = FREE_BYTES / BLOCK;
+    st.f_blocks = st.f_bfree + (fsblkcnt_t)((u.state_bytes + BLOCK - 1) / BLOCK);
+    st.f_files = (fsfilcnt_t)(u.snapshots > most ? u.snapshots : most);
+    st.f_ffree = st.f_favail = st.f_files - (fsfilcnt_t)u.snapshots;
     fuse_reply_statfs(req, &st);
 }
 
@@ -356,5 +372,6 @@ const struct fuse_lowlevel_ops mount_ops = {
     .flush = op_flush,
     .fsync = op_fsync,
     .release = op_release,
+    .poll = op_poll,
     .statfs = op_statfs,
 };

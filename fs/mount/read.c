@@ -42,19 +42,23 @@ static int load(struct mount *m, struct handle *h, struct err *e)
 {
     switch (h->source) {
     case SOURCE_FILE:
-        return store_read_file(m->c.store, h->checkpoint, h->file, &h->text, e);
+        return h->branch ? store_read_branch_result(m->c.store, h->branch, &h->text, e)
+                         : store_read_file(m->c.store, h->checkpoint, h->file, &h->text, e);
     case SOURCE_CALL:
         return store_read_call(m->c.store, node_row(h->node), &h->text, e);
     case SOURCE_ACTION:
         return store_read_action(m->c.store, node_row(h->node), &h->text, e);
     case SOURCE_DRAFT:
-        return store_state_assemble(m->c.store, h->checkpoint, &h->text, e);
+        return store_state_assemble(m->c.store, h->checkpoint, &h->text, NULL, e);
+    case SOURCE_METRICS:
+        return engine_metrics(m->engine, &h->text);
     case SOURCE_NONE:
     case SOURCE_EMPTY:
     case SOURCE_TEXT:
-    case SOURCE_TEMP:
     case SOURCE_WAIT:
         return tree_text(m->c.index, h->node, &h->text);
+    case SOURCE_TEMP:
+        return temps_read(m, h->node, &h->text, e);
     case SOURCE_STATE:
     case SOURCE_OUTPUT:
     case SOURCE_HISTORY:
@@ -76,7 +80,8 @@ static void reply(struct call *c, int r, struct buf *bytes)
     buf_free(bytes);
 }
 
-/* Small files are read whole once, and served from the handle: one open shows one version. */
+/* Small files are read whole once, and served from the handle: one open shows one version. But a text that is read from its start again, as
+ * after a poll, is as it is now, and so is what isn't sealed yet. */
 static void read_whole(struct call *c)
 {
     struct handle *h = c->h;
@@ -84,6 +89,10 @@ static void read_whole(struct call *c)
     int r = 0;
 
     pthread_mutex_lock(&h->lock);
+    if ((h->source == SOURCE_TEXT || h->kind == HANDLE_DRAFT || h->kind == HANDLE_TEMP) && c->off == 0 && h->loaded) {
+        buf_truncate(&h->text, 0);
+        h->loaded = false;
+    }
     if (!h->loaded) {
         r = load(c->m, h, &c->e);
         h->loaded = r == 0;
@@ -106,7 +115,7 @@ static void read_part(struct call *c)
         r = store_read_state(s, h->checkpoint, c->off, c->size, &bytes, &c->e);
         break;
     case SOURCE_OUTPUT:
-        r = store_read_output(s, h->checkpoint, c->off, c->size, &bytes, &c->e);
+        r = store_read_output(s, h->checkpoint, h->branch, c->off, c->size, &bytes, &c->e);
         break;
     case SOURCE_HISTORY:
         r = store_read_history(s, h->checkpoint, c->off, c->size, &bytes, &c->e);
@@ -123,29 +132,51 @@ static void read_part(struct call *c)
     case SOURCE_ACTION:
     case SOURCE_TEMP:
     case SOURCE_WAIT:
+    case SOURCE_METRICS:
         break;
     }
+    if (r == 0 && h->source != SOURCE_STATE)
+        poll_seen(c->m, h, c->off, bytes.len);
     reply(c, r, &bytes);
 }
 
 /* NAME/wait: until nothing is under way there, then the status. */
 static void read_wait(struct call *c);
 
+/* The mount leaves: EINTR for whoever waits or was about to. Programs read again after it, and must hear something else then. */
+static void wait_over(struct call *c)
+{
+    int code;
+
+    pthread_mutex_lock(&c->h->lock);
+    code = c->h->failed ? c->h->failed : EINTR;
+    c->h->failed = ESHUTDOWN;
+    pthread_mutex_unlock(&c->h->lock);
+    call_reply_err(c, code);
+}
+
 static void wait_ended(struct call *c, int code)
 {
     (void)code;
-    jobs_add(c->m->jobs, c, read_wait); /* another action may have begun */
+    if (engine_stopping(c->m->engine))
+        wait_over(c);
+    else
+        jobs_add(c->m->jobs, c, read_wait); /* another action may have begun */
 }
 
 static void read_wait(struct call *c)
 {
-    struct run *r = c->off == 0 && !c->h->loaded ? engine_under_way(c->m->engine, c->h->checkpoint) : NULL;
+    struct engine *g = c->m->engine;
+    bool first = c->off == 0 && !c->h->loaded;
+    struct run *r = first && !engine_stopping(g) ? engine_under_way(g, c->h->checkpoint, c->h->branch) : NULL;
 
     if (r) {
         waits_for(c, r, wait_ended);
+    } else if (first && engine_stopping(g)) { /* looked at last: a store that is being left says nothing of what is under way */
+        wait_over(c);
+    } else if (first && engine_seals(g, c->h->checkpoint)) { /* a writer that doesn't close is no action under way */
+        waits_for_seal(c, wait_ended);
     } else {
-        if (c->off == 0)
-            engine_await_seal(c->m->engine, c->h->checkpoint, &c->e); /* a writer that doesn't close is no action under way */
         read_whole(c);
     }
 }
@@ -168,7 +199,6 @@ void read_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct f
     case SOURCE_NONE:
     case SOURCE_EMPTY:
     case SOURCE_TEXT:
-    case SOURCE_TEMP:
         read_whole(c);
         return;
     case SOURCE_STATE:
@@ -184,8 +214,10 @@ void read_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct f
         return;
     case SOURCE_FILE:
     case SOURCE_DRAFT:
+    case SOURCE_TEMP:
     case SOURCE_CALL:
     case SOURCE_ACTION:
+    case SOURCE_METRICS:
         jobs_add(m->jobs, c, read_whole);
         return;
     }

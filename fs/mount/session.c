@@ -14,7 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "mount_i.h"
+#include "import.h"
+#include "spool.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -23,7 +24,11 @@
 #define JOB_THREADS 16
 #define DIR_THREADS 4
 #define WAKE_MS 10
+/* What .import/ holds at most; one file as much as a state. */
+#define STAGED_NODES 500000
+#define STAGED_BYTES (64LL << 30)
 #define LAST_WRITES_MS 50 /* programs that write again after EINTR get their last answer */
+#define LAST_CALLS_MS 10000 /* so long the mount serves on while a call, such as a seal, comes to its end */
 
 /* ---- libfuse's session ---------------------------------------------------------------------------------------------- */
 
@@ -50,13 +55,14 @@ static void say_nothing(enum fuse_log_level level, const char *fmt, va_list ap)
 static struct fuse_session *session_new(const char *options, bool read_only, bool debug, struct mount *m)
 {
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct fuse_lowlevel_ops ops = front_ops();
     struct fuse_session *se = NULL;
     cleanup_free char *all = str_format("fsname=checkpointfs,subtype=checkpointfs,default_permissions%s%s%s", read_only ? ",ro" : "",
                                         options ? "," : "", options ? options : "");
 
     if (all && fuse_opt_add_arg(&args, "checkpointfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 && fuse_opt_add_arg(&args, all) == 0 &&
         (!debug || fuse_opt_add_arg(&args, "-d") == 0))
-        se = fuse_session_new(&args, &mount_ops, sizeof(mount_ops), m);
+        se = fuse_session_new(&args, &ops, sizeof(ops), m);
     fuse_opt_free_args(&args);
     return se;
 }
@@ -187,8 +193,6 @@ int mount_open(const struct mount_config *config, struct mount **ret, struct err
     if (!m)
         return err_set(e, ENOMEM, "out of memory");
     m->c = *config;
-    m->uid = getuid();
-    m->gid = getgid();
     pthread_mutex_init(&m->handles_lock, NULL);
     m->se = session_new(m->c.options, m->c.read_only, m->c.debug, m);
     if (!m->se) {
@@ -198,7 +202,10 @@ int mount_open(const struct mount_config *config, struct mount **ret, struct err
     m->jobs = jobs_new(JOB_THREADS);
     m->dirs = jobs_new(DIR_THREADS);
     m->notifier = notifier_new(m->se);
-    if (!m->jobs || !m->dirs || !m->notifier || waits_start(m) < 0) {
+    m->staging = staging_new(STAGED_NODES, STAGED_BYTES, STORE_STATE_MAX, m->c.uid, m->c.gid, 0777 & ~m->c.umask);
+    m->spool = spool_new();
+    m->importer = importer_new();
+    if (!m->jobs || !m->dirs || !m->notifier || !m->staging || !m->spool || !m->importer || waits_start(m) < 0) {
         mount_close(m);
         return err_set(e, EAGAIN, "the mount's threads can't be started");
     }
@@ -210,9 +217,13 @@ void mount_close(struct mount *m)
 {
     if (!m)
         return;
-    jobs_free(m->dirs);
-    jobs_free(m->jobs);
+    /* The engine has stopped, so no run takes a waiter any more. Those that runs still hold come first: when they are answered, no run's
+     * thread can come to the jobs. Then what is queued runs, and all of it before the session that the replies go to. */
     waits_stop(m);
+    jobs_free(m->dirs);
+    importer_free(m->importer);
+    jobs_free(m->jobs);
+    waits_free(m);
     notifier_free(m->notifier);
     if (m->mounted)
         fuse_session_unmount(m->se);
@@ -222,8 +233,17 @@ void mount_close(struct mount *m)
         handle_free(m, m->handles);
     while (m->readers)
         handle_free(m, m->readers);
+    spool_free(m->spool);
+    staging_free(m->staging);
     pthread_mutex_destroy(&m->handles_lock);
     free(m);
+}
+
+void mount_leave(struct mount *m)
+{
+    waits_stop(m);
+    if (m->mounted)
+        fuse_session_unmount(m->se);
 }
 
 /* ---- serving ----------------------------------------------------------------------------------------------------------- */
@@ -239,6 +259,16 @@ struct stopper {
 static void wake(int sig)
 {
     (void)sig; /* only to end sem_wait in libfuse's loop: fuse_session_exit wakes nobody before 3.18 (fuse.md §1.1) */
+}
+
+/* Whoever reads or writes again once nobody serves would hang until the last call has ended, and the session is closed. */
+static void last_calls(struct mount *m)
+{
+    int64_t until = clock_mono_ms() + LAST_CALLS_MS;
+
+    do
+        clock_sleep_ms(LAST_WRITES_MS);
+    while ((jobs_busy(m->jobs) || jobs_busy(m->dirs)) && clock_mono_ms() < until);
 }
 
 /* SIGTERM is answered while the mount still serves: waiting writers get EINTR, agents write their last files. */
@@ -258,7 +288,7 @@ static void *stop_on_signal(void *arg)
         log_info("leaving on %s", strsignal(sig));
         engine_stop(s->engine);
         s->stopped = true;
-        clock_sleep_ms(LAST_WRITES_MS);
+        last_calls(s->m);
         fuse_session_exit(s->m->se);
         while (!atomic_load(&s->ended)) { /* again: the first may come just before it sleeps */
             pthread_kill(s->main, SIGUSR1);

@@ -27,6 +27,26 @@ int64_t temps_of(struct mount *m, node_id node, bool *ret_of_meta)
     return checkpoint;
 }
 
+int temps_read(struct mount *m, node_id node, struct buf *ret, struct err *e)
+{
+    struct index_temp *t;
+    int64_t checkpoint = 0;
+    unsigned became = 0;
+
+    index_read_lock(m->c.index);
+    t = index_temp_by_id(m->c.index, node_row(node));
+    if (t) {
+        checkpoint = t->checkpoint;
+        became = t->became;
+    }
+    index_unlock(m->c.index);
+    if (became == CKPT_STATE)
+        return store_read_state(m->c.store, checkpoint, 0, TEMP_MAX, ret, e);
+    if (became == CKPT_META)
+        return store_read_file(m->c.store, checkpoint, FILE_META, ret, e);
+    return tree_text(m->c.index, node, ret);
+}
+
 /* ---- bytes ---------------------------------------------------------------------------------------------------------- */
 
 int temps_resize(struct mount *m, node_id node, int64_t size)
@@ -41,7 +61,7 @@ int temps_resize(struct mount *m, node_id node, int64_t size)
     if (t && t->became) {
         r = -EPERM;
     } else if (t) {
-        r = buf_resize(&t->data, (size_t)size);
+        r = index_temp_resize(m->c.index, t, (size_t)size);
         t->mtime = clock_now();
     }
     index_unlock(m->c.index);
@@ -60,7 +80,7 @@ int temps_write(struct mount *m, node_id node, int64_t off, const char *bytes, s
     if (t && t->became) {
         r = -EPERM;
     } else if (t) {
-        r = (size_t)off + n > t->data.len ? buf_resize(&t->data, (size_t)off + n) : 0;
+        r = (size_t)off + n > t->data.len ? index_temp_resize(m->c.index, t, (size_t)off + n) : 0;
         if (r == 0 && n)
             memcpy(t->data.data + off, bytes, n);
         t->mtime = clock_now();
@@ -86,6 +106,28 @@ static void became(struct call *c, unsigned kind)
     notify_entry(c->m->notifier, c->node, c->name2);
 }
 
+/* As a close after which nothing was written: whatever was to make the state has failed, and nothing would be sealed for ever. */
+static int refuse_empty(struct call *c, const struct who *who)
+{
+    engine_take_refused(c->m->engine, node_row(c->node), "state.json", who, EINVAL,
+                        "what was to become state.json is empty: nothing is sealed; write it and rename it again");
+    return -EINVAL;
+}
+
+/* Whether a state may come here, now or once the snapshot has settled. Where none may, engine_take_ready says why: that is what's wrong
+ * with an empty one too. */
+static bool takes_state(struct mount *m, int64_t checkpoint)
+{
+    const struct index_entry *e;
+    bool takes;
+
+    index_read_lock(m->c.index);
+    e = index_by_id(m->c.index, checkpoint);
+    takes = e && entry_takes_state(&e->c);
+    index_unlock(m->c.index);
+    return takes;
+}
+
 static void rename_to_state(struct call *c)
 {
     int64_t checkpoint = node_row(c->node);
@@ -93,13 +135,15 @@ static void rename_to_state(struct call *c)
     struct who who;
     int r = copies_may_write(c->m, checkpoint, c->from.pid);
 
-    who_read(c->from.pid, c->from.uid, &who);
+    who_read(c->m->engine, &c->from, &who);
     if (r == 0 && handle_busy(c->m, node_make(CLASS_CHECKPOINT, checkpoint, CKPT_STATE)))
         r = -EBUSY;
     if (r == 0)
         r = tree_text(c->m->c.index, c->node2, &bytes);
-    if (r == 0)
+    if (r == 0 && (bytes.len || !takes_state(c->m, checkpoint)))
         r = engine_take_ready(c->m->engine, checkpoint, &c->e);
+    if (r == 0 && bytes.len == 0)
+        r = refuse_empty(c, &who);
     if (r == 0)
         r = engine_seal_bytes(c->m->engine, checkpoint, bytes.data ? bytes.data : "", bytes.len, &who, &c->e);
     if (r == 0)
@@ -115,9 +159,10 @@ static void rename_to_meta(struct call *c)
     struct who who;
     int r = tree_text(c->m->c.index, c->node2, &bytes);
 
-    who_read(c->from.pid, c->from.uid, &who);
+    who_read(c->m->engine, &c->from, &who);
     if (r == 0)
-        r = engine_meta(c->m->engine, node_row(c->node), bytes.data ? bytes.data : "", bytes.len, &who, &c->e);
+        r = engine_meta(c->m->engine, node_row(c->node), bytes.data ? bytes.data : "", bytes.len, &who, c->why,
+                        &c->e);
     if (r == 0)
         became(c, CKPT_META);
     else if (c->e.code)
@@ -149,6 +194,7 @@ static void rename_temp(struct call *c)
 
 void temps_rename(struct call *c)
 {
+    access_check(c->m, c->req, ROLE_OPERATOR, &c->why);
     if (strcmp(c->name2, "state.json") == 0)
         jobs_add(c->m->jobs, c, rename_to_state); /* a seal takes its time, and holds only its own directory's lock */
     else if (strcmp(c->name2, "meta.json") == 0)
@@ -156,7 +202,7 @@ void temps_rename(struct call *c)
     else if (copies_temporary_name(c->name2))
         rename_temp(c);
     else
-        copies_refuse(c);
+        copies_refuse(c, c->name2);
 }
 
 /* An editor keeps the old meta.json under another name while it writes the new one: it gets a copy, and meta.json stays. */

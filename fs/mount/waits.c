@@ -1,8 +1,7 @@
-/* Requests that wait for a run hold no thread: they are in a list, and one thread looks after interrupts and deadlines.
+/* Requests that wait for a run, or a seal, hold no thread: they are in a list, and one thread looks after interrupts and deadlines.
  *
  * Exactly one side replies: whoever detaches the waiter from its run (run_unwait, or the run itself when it ends). */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +9,7 @@
 #include "agents/caller.h"
 #include "mount_i.h"
 #include "util/clock.h"
+#include "util/thread.h"
 
 /* The kernel sends no second INTERRUPT, so a signal that ends nobody is looked at again this often (traps.md 1). */
 #define LOOK_MS 10
@@ -29,18 +29,16 @@ void waits_interruptible(struct call *c)
     fuse_req_interrupt_func(c->req, on_interrupt, c);
 }
 
-static void link_call(struct call *c)
+static void link_locked(struct call *c)
 {
     struct mount *m = c->m;
 
-    pthread_mutex_lock(&m->waits.lock);
     c->wait_next = m->waits.first;
     c->wait_prev = NULL;
     if (c->wait_next)
         c->wait_next->wait_prev = c;
     m->waits.first = c;
     c->waiting = true;
-    pthread_mutex_unlock(&m->waits.lock);
 }
 
 static void unlink_locked(struct call *c)
@@ -66,12 +64,17 @@ static void go_on(struct call *c, int code)
 static void on_ended(struct run_waiter *w, int code, const char *message)
 {
     struct call *c = (struct call *)((char *)w - offsetof(struct call, waiter));
+    struct mount *m = c->m;
 
     (void)message;
-    pthread_mutex_lock(&c->m->waits.lock);
+    pthread_mutex_lock(&m->waits.lock);
     unlink_locked(c);
-    pthread_mutex_unlock(&c->m->waits.lock);
+    m->waits.going++;
+    pthread_mutex_unlock(&m->waits.lock);
     go_on(c, code);
+    pthread_mutex_lock(&m->waits.lock);
+    m->waits.going--;
+    pthread_mutex_unlock(&m->waits.lock);
 }
 
 void waits_for(struct call *c, struct run *r, void (*then)(struct call *c, int code))
@@ -84,7 +87,9 @@ void waits_for(struct call *c, struct run *r, void (*then)(struct call *c, int c
     c->waiter.ended = on_ended;
     if (!c->deadline_ms)
         c->deadline_ms = clock_mono_ms() + engine_deadline_ms(m->engine);
-    link_call(c);
+    pthread_mutex_lock(&m->waits.lock);
+    link_locked(c);
+    pthread_mutex_unlock(&m->waits.lock);
     if (!run_wait(r, &c->waiter, &code)) {
         pthread_mutex_lock(&m->waits.lock);
         unlink_locked(c);
@@ -96,25 +101,55 @@ void waits_for(struct call *c, struct run *r, void (*then)(struct call *c, int c
     sem_post(&m->waits.wake);
 }
 
-/* Takes the calls that are to be answered now out of the list. */
-static struct call *over(struct mount *m, bool *ret_watch)
+void waits_for_seal(struct call *c, void (*then)(struct call *c, int code))
+{
+    struct mount *m = c->m;
+    bool refused;
+
+    c->then = then;
+    pthread_mutex_lock(&m->waits.lock);
+    refused = atomic_load(&m->waits.stop); /* under the lock: the thread ends when it has seen both this and an empty list */
+    if (!refused)
+        link_locked(c);
+    pthread_mutex_unlock(&m->waits.lock);
+    if (refused)
+        then(c, EINTR);
+    else
+        sem_post(&m->waits.wake);
+}
+
+/* The errno that the call is to be answered with now; 0 = it goes on, -1 = it waits. Whether it is to be looked at again soon: nothing
+ * wakes us at a seal's end. */
+static int outcome(struct call *c, bool all, bool *ret_watch)
+{
+    bool interrupted = atomic_load(&c->interrupted);
+
+    if (clock_mono_ms() > c->deadline_ms)
+        return ETIMEDOUT;
+    if (all || (interrupted && caller_signal_is_interruption(c->from.pid)) || (!c->run && engine_stopping(c->m->engine)))
+        return EINTR;
+    if (!c->run && !engine_seals(c->m->engine, c->h->checkpoint))
+        return 0;
+    *ret_watch |= interrupted || !c->run;
+    return -1;
+}
+
+/* Takes the calls that are to be answered now out of the list; with `all`, whoever a run isn't answering already. */
+static struct call *over(struct mount *m, bool all, bool *ret_watch)
 {
     struct call *out = NULL;
-    int64_t now = clock_mono_ms();
 
     pthread_mutex_lock(&m->waits.lock);
     for (struct call *c = m->waits.first, *next; c; c = next) {
-        bool interrupted = atomic_load(&c->interrupted);
+        int code = outcome(c, all, ret_watch);
 
         next = c->wait_next;
-        if (!(now > c->deadline_ms) && !(interrupted && caller_signal_is_interruption(c->from.pid))) {
-            *ret_watch |= interrupted;
+        if (code < 0)
             continue;
-        }
-        if (!run_unwait(c->run, &c->waiter))
+        if (c->run && !run_unwait(c->run, &c->waiter))
             continue; /* the run is answering it */
         unlink_locked(c);
-        c->code = now > c->deadline_ms ? ETIMEDOUT : EINTR;
+        c->code = code;
         c->job_next = out;
         out = c;
     }
@@ -122,17 +157,31 @@ static struct call *over(struct mount *m, bool *ret_watch)
     return out;
 }
 
+static bool anyone_left(struct mount *m)
+{
+    bool are;
+
+    pthread_mutex_lock(&m->waits.lock);
+    are = m->waits.first || m->waits.going;
+    pthread_mutex_unlock(&m->waits.lock);
+    return are;
+}
+
 static void *watch(void *arg)
 {
     struct mount *m = arg;
 
-    while (!atomic_load(&m->waits.stop)) {
+    while (!atomic_load(&m->waits.stop) || anyone_left(m)) {
         struct timespec until;
-        bool watching = false;
+        bool watching = atomic_load(&m->waits.stop);
         struct call *next;
 
-        for (struct call *c = over(m, &watching); c; c = next) {
+        for (struct call *c = over(m, watching, &watching); c; c = next) {
             next = c->job_next;
+            if (c->code == 0) {
+                c->then(c, 0);
+                continue;
+            }
             run_unref(c->run);
             c->run = NULL;
             if (c->code == ETIMEDOUT && c->h->kind == HANDLE_CONTROL)
@@ -152,15 +201,11 @@ static void *watch(void *arg)
 
 int waits_start(struct mount *m)
 {
-    sigset_t all, old;
     int failed;
 
     pthread_mutex_init(&m->waits.lock, NULL);
     sem_init(&m->waits.wake, 0, 0);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    failed = pthread_create(&m->waits.thread, NULL, watch, m);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    failed = thread_start(&m->waits.thread, NULL, watch, m);
     m->waits.runs = !failed;
     return -failed;
 }
@@ -172,6 +217,12 @@ void waits_stop(struct mount *m)
     atomic_store(&m->waits.stop, true);
     sem_post(&m->waits.wake);
     pthread_join(m->waits.thread, NULL);
+}
+
+void waits_free(struct mount *m)
+{
+    if (!m->waits.runs)
+        return;
     sem_destroy(&m->waits.wake);
     pthread_mutex_destroy(&m->waits.lock);
     m->waits.runs = false;

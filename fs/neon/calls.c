@@ -108,6 +108,27 @@ int neon_project_get(struct neon *neon, const struct neon_call *call, struct neo
     return r < 0 ? r : neon_parse_project(root, "project", ret_project, err);
 }
 
+static int64_t limit_of(const json_t *limits, const char *key)
+{
+    const json_t *v = json_object_get(limits, key);
+
+    return json_is_integer(v) && json_integer_value(v) >= 0 ? json_integer_value(v) : -1;
+}
+
+int neon_limits_get(struct neon *neon, const struct neon_call *call, struct neon_limits *ret_limits, struct err *err)
+{
+    json_t *root cleanup_json = NULL;
+    const json_t *l;
+    int r;
+
+    r = get(neon, call, str_dup("/limits"), str_format("read the limits of project %s", neon->project_id), &root, err);
+    if (r < 0)
+        return r;
+    l = json_object_get(root, "limits");
+    *ret_limits = (struct neon_limits){limit_of(l, "max_branches"), limit_of(l, "max_root_branches"), limit_of(l, "max_snapshots")};
+    return 0;
+}
+
 int neon_endpoints_list(struct neon *neon, const struct neon_call *call, const char *branch_id,
                         struct neon_endpoints *ret_endpoints, struct err *err)
 {

@@ -66,9 +66,9 @@ static json_t *read_body(const struct request *r, const struct answer *a)
     return NULL;
 }
 
-/* One attempt. 0 and the object; 1 and `f` when Neon or the network said no; -errno when `call` ended it. */
-static int attempt(struct neon *neon, const struct neon_call *call, const struct request *r, json_t **ret_root, bool *ret_sent,
-                   int64_t *ret_retry_after_ms, struct failure *f)
+/* One attempt. 0, the object and the request id; 1 and `f` when Neon or the network said no; -errno when `call` ended it. */
+static int attempt(struct neon *neon, const struct neon_call *call, const struct request *r, json_t **ret_root, char **ret_request_id,
+                   bool *ret_sent, int64_t *ret_retry_after_ms, struct failure *f)
 {
     struct answer a cleanup_answer = {0};
     int rc;
@@ -78,8 +78,10 @@ static int attempt(struct neon *neon, const struct neon_call *call, const struct
     *ret_retry_after_ms = a.retry_after_ms;
     if (rc < 0)
         return rc;
-    if (a.code == CURLE_OK && a.status >= 200 && a.status < 300 && (*ret_root = read_body(r, &a)))
+    if (a.code == CURLE_OK && a.status >= 200 && a.status < 300 && (*ret_root = read_body(r, &a))) {
+        *ret_request_id = steal_ptr(&a.request_id);
         return 0;
+    }
     neon_understand(neon, r, &a, f);
     return 1;
 }
@@ -118,11 +120,23 @@ static void clear_failure(struct failure *f)
     err_clear(&f->text);
 }
 
-int neon_send(struct neon *neon, const struct neon_call *call, const struct request *r, json_t **ret_root, bool *ret_unknown,
-              struct err *err)
+static bool changes(const struct request *r)
+{
+    return strcmp(r->method, "GET") != 0;
+}
+
+/* Before each attempt: while the project was locked, or this process stopped, another mount may have taken over. */
+static bool allowed(const struct neon_call *call, const struct request *r)
+{
+    return !changes(r) || !call->before_change || call->before_change(call->change_arg, r->what);
+}
+
+/* Attempts until one is answered, or none may follow. */
+static int send_until_answered(struct neon *neon, const struct neon_call *call, const struct request *r, json_t **ret_root,
+                               char **ret_request_id, bool *ret_unknown, struct err *err)
 {
     struct failure f __attribute__((cleanup(clear_failure))) = {0};
-    bool mutation = strcmp(r->method, "GET") != 0;
+    bool mutation = changes(r);
     int64_t retry_after_ms = 0;
     bool sent = false;
     int rc;
@@ -132,7 +146,9 @@ int neon_send(struct neon *neon, const struct neon_call *call, const struct requ
         rc = call_ended(call);
         if (rc < 0)
             return ended_error(rc, r, false, &f.text, err);
-        rc = attempt(neon, call, r, ret_root, &sent, &retry_after_ms, &f);
+        if (!allowed(call, r))
+            return err_set(err, ESTALE, "%s: not sent, since this mount no longer holds the action's lease", r->what);
+        rc = attempt(neon, call, r, ret_root, ret_request_id, &sent, &retry_after_ms, &f);
         if (rc <= 0)
             *ret_unknown = rc < 0 && mutation && sent;
         if (rc < 0)
@@ -147,4 +163,26 @@ int neon_send(struct neon *neon, const struct neon_call *call, const struct requ
         if (rc < 0)
             return ended_error(rc, r, false, &f.text, err);
     }
+}
+
+/* An answer that can't be read is the caller's error; here it has no operations then. */
+static void tell_change(const struct neon_call *call, const char *what, const json_t *answer, const char *request_id)
+{
+    struct neon_change done = {.request_id = request_id};
+
+    if (answer)
+        neon_parse_operations(answer, &done.operations, NULL);
+    call->after_change(call->change_arg, what, answer ? &done : NULL);
+    neon_operations_free(&done.operations);
+}
+
+int neon_send(struct neon *neon, const struct neon_call *call, const struct request *r, json_t **ret_root, bool *ret_unknown,
+              struct err *err)
+{
+    cleanup_free char *request_id = NULL;
+    int rc = send_until_answered(neon, call, r, ret_root, &request_id, ret_unknown, err);
+
+    if (rc != -ESTALE && changes(r) && call->after_change)
+        tell_change(call, r->what, rc == 0 ? *ret_root : NULL, request_id);
+    return rc;
 }

@@ -17,6 +17,7 @@
 #include "pgserver_i.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/log.h"
 #include "util/text.h"
 
 #define POLL_MS 3
@@ -123,8 +124,10 @@ int pgserver_status(const char *datadir, struct pgserver_status *ret_status)
             status.pid = atoi(p);
         else if (line == 3)
             status.port = atoi(p);
-        else if (line == 7)
-            status.ready = str_starts(p, "ready");
+        else if (line == 7 && str_starts(p, "ready"))
+            status.ready = true;
+        else if (line == 7 && str_starts(p, "starting"))
+            status.starting = true;
         p = end ? end + 1 : NULL;
     }
     if (status.pid <= 0 || !pgserver_alive(status.pid) || !works_in(status.pid, real, true))
@@ -175,8 +178,32 @@ int pgserver_end_all(const char *datadir)
     return r;
 }
 
-static int clear_stale(const char *datadir, struct err *err)
+/* The socket's lock file names its postmaster and, in its second line, the data directory. PostgreSQL takes it for valid as long as there
+ * is a process of that number: one that was killed and not yet reaped, or another one by now. */
+static int clear_socket_lock(const struct pgserver_start *start)
 {
+    if (!start->socket_dir || !*start->socket_dir)
+        return 0;
+    cleanup_free char *real = realpath(start->datadir, NULL);
+    cleanup_free char *path = str_format("%s/.s.PGSQL.%d.lock", start->socket_dir, start->port);
+    cleanup_buf struct buf text = {0};
+    if (!real || !path)
+        return -errno;
+    int r = read_file(path, 0, &text);
+    char *dir = r == 0 && text.data ? strchr(text.data, '\n') : NULL;
+    if (!dir)
+        return r == -ENOENT ? 0 : r;
+    dir[1 + strcspn(dir + 1, "\n")] = '\0';
+    pid_t pid = atoi(text.data);
+    bool ours = str_equal(dir + 1, start->datadir) || str_equal(dir + 1, real);
+    if (ours && !(pgserver_alive(pid) && works_in(pid, real, true)) && unlink(path) < 0 && errno != ENOENT)
+        return -errno;
+    return 0;
+}
+
+static int clear_stale(const struct pgserver_start *start, struct err *err)
+{
+    const char *datadir = start->datadir;
     struct pgserver_status status;
     int r = pgserver_status(datadir, &status);
     if (r < 0)
@@ -184,6 +211,8 @@ static int clear_stale(const char *datadir, struct err *err)
     if (status.pid)
         return err_set(err, EBUSY, "%s: a PostgreSQL server (pid %d) is using it already", datadir, status.pid);
     r = pgserver_end_all(datadir);
+    if (r == 0)
+        r = clear_socket_lock(start);
     return r < 0 ? err_set(err, -r, "%s: can't clear what a killed server left: %s", datadir, strerror(-r)) : 0;
 }
 
@@ -245,15 +274,25 @@ static int start_failed(const struct pgserver_start *start, size_t offset, struc
                    start->log_file);
 }
 
+/* Recovery takes as long as it takes: who ends it finds all of it to be done again. */
 static int wait_ready(const struct pgserver_start *start, pid_t pid, size_t log_offset, struct err *err)
 {
     int timeout = start->timeout_ms > 0 ? start->timeout_ms : 60000;
-    for (int64_t end = clock_mono_ms() + timeout; clock_mono_ms() < end; clock_sleep_ms(POLL_MS)) {
-        struct pgserver_status status;
+    int64_t begun = clock_mono_ms();
+    for (int64_t end = begun + timeout;; clock_sleep_ms(POLL_MS)) {
+        struct pgserver_status status = {0};
         if (!pgserver_alive(pid))
             return start_failed(start, log_offset, err);
-        if (pgserver_status(start->datadir, &status) == 0 && status.pid == pid && status.ready)
+        bool known = pgserver_status(start->datadir, &status) == 0 && status.pid == pid;
+        if (known && status.ready)
             return 0;
+        if (clock_mono_ms() < end)
+            continue;
+        if (!known || !status.starting || !start->patient)
+            break;
+        log_warn("%s: the PostgreSQL server (pid %d) is still starting after %lld s, as after a crash; waiting for it (see %s)",
+                 start->datadir, (int)pid, (long long)(clock_mono_ms() - begun) / 1000, start->log_file);
+        end = clock_mono_ms() + timeout;
     }
     pgserver_stop(pid, 1000);
     return err_set(err, ETIMEDOUT, "%s: the PostgreSQL server wasn't ready after %d ms (see %s)", start->datadir, timeout,
@@ -264,7 +303,7 @@ int pgserver_start(const struct pgserver *pg, const struct pgserver_start *start
 {
     int r = check_socket(start, err);
     if (r == 0)
-        r = clear_stale(start->datadir, err);
+        r = clear_stale(start, err);
     if (r < 0)
         return r;
     cleanup_fd int log = open(start->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);

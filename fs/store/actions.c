@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "util/offer.h"
 #include "util/text.h"
 
 struct begin_args {
@@ -17,6 +18,8 @@ static int need_snapshot(const struct ck_row *k, struct err *e)
 {
     if (k->phase == PHASE_TAKING)
         return err_set(e, ENODATA, "the snapshot of %s hasn't settled yet", k->name);
+    if (k->phase == PHASE_SEALED && !k->snapshot_id)
+        return err_set(e, ENODATA, "%s came in without a snapshot: there is only its state", k->name);
     if (k->phase == PHASE_FAILED || !k->snapshot_id)
         return err_set(e, ENODATA, "%s has no snapshot: its take failed", k->name);
     if (k->missing)
@@ -28,21 +31,24 @@ static int need_snapshot(const struct ck_row *k, struct err *e)
 static int checkpoint_busy(struct conn *c, const struct ck_row *k, const char *sql, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
+    cleanup_free char *path = offer_path(k->name, k->uid);
+    cleanup_free char *wait = offer_run("cat", path, "wait");
     int r = q(c, &res, e, sql, "i", k->id);
 
     if (r || PQntuples(res) == 0)
         return r;
-    return err_set(e, EBUSY, "a %s of %s is under way (%s): wait for it (cat %s/wait)", col_text(res, 0, 0), k->name,
-                   col_text(res, 0, 1), k->name);
+    return wait ? err_set(e, EBUSY, "a %s of %s is under way (%s): wait for it (%s)", col_text(res, 0, 0), k->name, col_text(res, 0, 1),
+                          wait)
+                : err_set(e, ENOMEM, "out of memory");
 }
 
-#define UNSETTLED_OF "SELECT kind, uid FROM checkpointfs.actions WHERE checkpoint_id = $1 AND state IN ('queued', 'running')"
+#define UNSETTLED_OF "SELECT kind, uid FROM checkpointfs.actions a WHERE checkpoint_id = $1 AND state IN ('queued', 'running')"
 
 int ck_idle(struct conn *c, const struct ck_row *k, bool takes, struct err *e)
 {
     return checkpoint_busy(c, k,
-                           takes ? UNSETTLED_OF " AND kind <> 'cancel' LIMIT 1"
-                                 : UNSETTLED_OF " AND kind NOT IN ('take', 'cancel') LIMIT 1",
+                           takes ? UNSETTLED_OF " AND kind NOT IN ('cancel', 'dry-run') LIMIT 1"
+                                 : UNSETTLED_OF " AND kind NOT IN ('take', 'cancel', 'dry-run') LIMIT 1",
                            e);
 }
 
@@ -53,12 +59,11 @@ int ck_no_agent(struct conn *c, const struct ck_row *k, struct err *e)
 
 static int not_being_deleted(struct conn *c, const struct ck_row *k, struct err *e)
 {
-    return checkpoint_busy(c, k, UNSETTLED_OF " AND kind = 'delete' LIMIT 1", e);
+    return checkpoint_busy(c, k, UNSETTLED_OF " AND kind IN ('delete', 'prune') AND isolated_id = 0 LIMIT 1", e);
 }
 
-static int check_attempt(const struct ck_row *k, bool again, struct err *e)
+static int check_attempt(const struct ck_row *k, const char *state, bool again, struct err *e)
 {
-    const char *state = k->attempt_state;
 
     if (str_equal(state, "open"))
         return 0;
@@ -71,52 +76,137 @@ static int check_attempt(const struct ck_row *k, bool again, struct err *e)
     return err_set(e, EALREADY, "%s was decided already: restore it first to decide anew", k->name);
 }
 
-/* Whether meta.json says that the checkpoint is pinned: anything but false, null, 0 and "". */
-static int check_pin(struct conn *c, const struct ck_row *k, struct err *e)
+bool meta_pinned(const char *bytes, size_t n)
 {
-    cleanup_result PGresult *res = NULL;
-    cleanup_json json_t *meta = NULL;
-    json_t *pin;
-    bool pinned;
-    int r = q(c, &res, e, "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'", "i", k->id);
+    cleanup_json json_t *meta = json_loadb(bytes, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    const json_t *pin = json_object_get(meta, "pin");
 
-    if (r || PQntuples(res) == 0)
-        return r;
-    meta = json_loadb(PQgetvalue(res, 0, 0), (size_t)PQgetlength(res, 0, 0), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-    pin = json_object_get(meta, "pin");
-    pinned = pin && !json_is_false(pin) && !json_is_null(pin) && !(json_is_number(pin) && json_number_value(pin) == 0.0) &&
-             !(json_is_string(pin) && json_string_length(pin) == 0);
-    return pinned ? err_set(e, EPERM, "%s is pinned: remove `pin` from its meta.json first", k->name) : 0;
+    return pin && !json_is_false(pin) && !json_is_null(pin) && !(json_is_number(pin) && json_number_value(pin) == 0.0) &&
+           !(json_is_string(pin) && json_string_length(pin) == 0);
 }
 
-static int check(struct conn *c, const struct store_begin *b, const struct ck_row *k, struct err *e)
+int ck_unpinned(struct conn *c, const struct ck_row *k, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'", "i", k->id);
+
+    if (r || PQntuples(res) == 0 || !meta_pinned(PQgetvalue(res, 0, 0), (size_t)PQgetlength(res, 0, 0)))
+        return r;
+    return err_set(e, EPERM, "%s is pinned: remove `pin` from its meta.json first", k->name);
+}
+
+/* Nobody replaces production by a replay by accident (design.md §5). */
+static int of_the_line(struct conn *c, const struct ck_row *k, struct err *e)
+{
+    cleanup_iso struct iso_row i = {0};
+    int r;
+
+    if (!k->isolated)
+        return 0;
+    r = iso_read(c, k->isolated, &i, NULL);
+    if (r == 0)
+        return err_set(e, EXDEV, "%s was taken on the isolated branch %s of %s, not on the active one:"
+                                 " promote that branch, or restore it into"
+                       " one of its own (branch NAME)", k->name, i.name, i.checkpoint_name);
+    return r == -ESTALE ? err_set(e, EXDEV, "%s was taken on an isolated branch: restore it into one of its own (branch NAME), and promote"
+                                  " that", k->name) : r;
+}
+
+static int check_in_place(struct conn *c, const struct ck_row *k, struct err *e)
+{
+    int r = of_the_line(c, k, e);
+
+    return r ? r : line_busy(c, k->line_id, e);
+}
+
+static int check_restore(struct conn *c, const struct store_begin *b, const struct ck_row *k, struct err *e)
+{
+    int r = need_snapshot(k, e);
+
+    if (r == 0 && b->kind == ACTION_REPLAY && k->phase != PHASE_SEALED)
+        r = err_set(e, ENODATA, "%s has no sealed state: it can be restored, not replayed", k->name);
+    if (r == 0 && !b->branch)
+        r = check_in_place(c, k, e);
+    return r ? r : not_being_deleted(c, k, e);
+}
+
+static int check_resume(struct conn *c, const struct store_begin *b, const struct ck_row *k, const struct iso_row *i, struct err *e)
 {
     int r = 0;
+
+    if (k->phase != PHASE_SEALED)
+        return err_set(e, ENODATA, "%s has no sealed state: there is nothing to resume", k->name);
+    if (!b->isolated && k->offline_by)
+        return err_set(e, ESTALE, "%s belongs to a database that %s: restore it first, or `replay`", k->name,
+                       k->isolated ? "is gone" : "isn't the active one");
+    r = i->id ? iso_ready(i, e) : line_busy(c, k->line_id, e);
+    if (r == 0 && i->id)
+        r = iso_busy(c, i, false, e);
+    if (r == 0)
+        r = not_being_deleted(c, k, e);
+    return r ? r : check_attempt(k, b->isolated ? i->attempt_state : k->attempt_state, b->again, e);
+}
+
+static int check_promote(struct conn *c, const struct ck_row *k, const struct iso_row *i, struct err *e)
+{
+    int r = iso_ready(i, e);
+
+    if (r == 0)
+        r = line_busy(c, k->line_id, e);
+    if (r == 0)
+        r = iso_busy(c, i, true, e);
+    return r ? r : not_being_deleted(c, k, e);
+}
+
+/* What the verb itself would refuse now, but that something is under way: a dry-run waits for nobody. A promote needs the branch, and not
+ * the snapshot that it was made of. */
+static int check_dry_run(struct conn *c, const struct store_begin *b, const struct ck_row *k, const struct iso_row *i, struct err *e)
+{
+    int r = b->isolated ? iso_ready(i, e) : need_snapshot(k, e);
+
+    return r || b->isolated ? r : of_the_line(c, k, e);
+}
+
+static int check_delete(struct conn *c, const struct store_begin *b, const struct ck_row *k, const struct iso_row *i, struct err *e)
+{
+    int r;
+
+    if (b->isolated)
+        return iso_busy(c, i, true, e);
+    r = checkpoint_busy(c, k, UNSETTLED_OF " ORDER BY id LIMIT 1", e);
+    if (r == 0)
+        r = ck_unpinned(c, k, e);
+    return r ? r : iso_none_of(c, k, e);
+}
+
+/* `i`: the isolated branch that it works on; id 0 = none. */
+static int check(struct conn *c, const struct store_begin *b, const struct ck_row *k, const struct iso_row *i, struct err *e)
+{
+    int r;
 
     switch (b->kind) {
     case ACTION_RESTORE:
     case ACTION_REPLAY:
-        r = need_snapshot(k, e);
-        if (r == 0 && b->kind == ACTION_REPLAY && k->phase != PHASE_SEALED)
-            r = err_set(e, ENODATA, "%s has no sealed state: it can be restored, not replayed", k->name);
-        if (r == 0)
-            r = line_busy(c, k->line_id, e);
-        return r ? r : not_being_deleted(c, k, e);
+    case ACTION_BRANCH:
+        return check_restore(c, b, k, e);
     case ACTION_RESUME:
-        if (k->phase != PHASE_SEALED)
-            return err_set(e, ENODATA, "%s has no sealed state: there is nothing to resume", k->name);
-        if (k->offline_by)
-            return err_set(e, ESTALE, "%s belongs to a database that a restore replaced: restore it first, or `replay`", k->name);
-        r = line_busy(c, k->line_id, e);
-        if (r == 0)
-            r = not_being_deleted(c, k, e);
-        return r ? r : check_attempt(k, b->again, e);
+        return check_resume(c, b, k, i, e);
     case ACTION_DELETE:
-        r = checkpoint_busy(c, k, UNSETTLED_OF " ORDER BY id LIMIT 1", e);
-        return r ? r : check_pin(c, k, e);
+        return check_delete(c, b, k, i, e);
+    case ACTION_PROMOTE:
+        return check_promote(c, k, i, e);
     case ACTION_TAKE:
         return err_set(e, EINVAL, "a take begins with store_take_begin");
+    case ACTION_UNDO:
+        r = line_busy(c, b->line_id, e);
+        return r ? r : undo_left(c, b->line_id, e);
+    case ACTION_ADOPT:
+        return line_busy(c, b->line_id, e);
+    case ACTION_DRY_RUN:
+        return check_dry_run(c, b, k, i, e);
     case ACTION_CANCEL:
+    case ACTION_PRUNE:
+    case ACTION_IMPORT:
         break;
     }
     return 0;
@@ -126,20 +216,22 @@ static int check(struct conn *c, const struct store_begin *b, const struct ck_ro
 
 /* Takes that still wait for their turn would capture a database that isn't there any more. offline_by remembers it for whoever made
  * the directory before the restore and hasn't heard of it (store_take_again). */
-static int fail_queued_takes(struct conn *c, const struct ck_row *k, int64_t action, const char *uid, struct err *e)
+static int fail_queued_takes(struct conn *c, const struct store_begin *b, const struct ck_row *k, int64_t action, const char *uid,
+                             struct err *e)
 {
     cleanup_result PGresult *res = NULL;
-    cleanup_free char *why = str_format("the restore %s of %s was asked for before the snapshot was", uid, k->name);
+    cleanup_free char *why = k->id ? str_format("the restore %s of %s was asked for before the snapshot was", uid, k->name)
+                                   : str_format("the %s %s was asked for before the snapshot was", kind_names[b->kind], uid);
     int r = why ? 0 : err_set(e, ENOMEM, "out of memory");
 
     if (r == 0)
         r = q(c, &res, e,
               "UPDATE checkpointfs.actions a SET state = 'failed', waiting = false, code = $2::int, message = $3,"
               " changed_at = checkpointfs.now_ns() FROM checkpointfs.checkpoints k WHERE a.line_id = $1 AND a.kind = 'take'"
-              " AND a.state = 'queued' AND k.id = a.checkpoint_id RETURNING a.uid, k.id, k.uid, k.name, a.by::text",
-              "iis", k->line_id, (int64_t)ESTALE, why);
+              " AND a.isolated_id = 0 AND a.state = 'queued' AND k.id = a.checkpoint_id RETURNING a.uid, k.id, k.uid, k.name, a.by::text",
+              "iis", b->line_id, (int64_t)ESTALE, why);
     for (int i = 0; r == 0 && i < PQntuples(res); i++) {
-        struct event ev = {.what = "checkpoint.failed", .line_id = k->line_id, .checkpoint = col_int(res, i, 1),
+        struct event ev = {.what = "checkpoint.failed", .line_id = b->line_id, .checkpoint = col_int(res, i, 1),
                            .uid = col_text(res, i, 2), .name = col_text(res, i, 3), .action = col_text(res, i, 0),
                            .by = col_text(res, i, 4), .code = ESTALE, .message = why};
 
@@ -154,59 +246,94 @@ static int fail_queued_takes(struct conn *c, const struct ck_row *k, int64_t act
 
 static const char *const began[] = {[ACTION_TAKE] = "checkpoint.requested", [ACTION_RESTORE] = "restore.started",
                                     [ACTION_RESUME] = "resume.started",     [ACTION_REPLAY] = "restore.started",
-                                    [ACTION_CANCEL] = "cancel.requested",   [ACTION_DELETE] = "delete.started"};
+                                    [ACTION_CANCEL] = "cancel.requested",   [ACTION_DELETE] = "delete.started",
+                                    [ACTION_UNDO] = "undo.started",         [ACTION_ADOPT] = "adopt.started",
+                                    [ACTION_BRANCH] = "branch.started",     [ACTION_PROMOTE] = "promote.started",
+                                    [ACTION_PRUNE] = "prune.started",       [ACTION_IMPORT] = "import.started",
+                                    [ACTION_DRY_RUN] = "dry-run.requested"};
+
+/* What replaces the line's active branch: takes wait for it, and those that wait for their turn fail. */
+static bool replaces(enum action_kind kind)
+{
+    return kind == ACTION_RESTORE || kind == ACTION_REPLAY || kind == ACTION_UNDO || kind == ACTION_ADOPT ||
+           kind == ACTION_PROMOTE;
+}
+
+/* Which isolated branch it works on: that of the control file, or the one that a resumed checkpoint belongs to. */
+static int read_isolated(struct conn *c, const struct store_begin *b, const struct ck_row *k, struct iso_row *ret, struct err *e)
+{
+    int64_t id = b->isolated ? b->isolated : b->kind == ACTION_RESUME ? k->isolated : 0;
+    int r = id ? iso_read(c, id, ret, e) : 0;
+
+    return r == 0 && b->isolated && ret->checkpoint != k->id ? err_set(e, ENOENT, "the branch isn't one of %s", k->name) : r;
+}
 
 static int begin_fn(struct conn *c, void *arg, struct err *e)
 {
     struct begin_args *a = arg;
     const struct store_begin *b = a->b;
-    bool restores = b->kind == ACTION_RESTORE || b->kind == ACTION_REPLAY;
-    bool queued = restores || b->kind == ACTION_DELETE;
+    bool restores = !b->branch && replaces(b->kind);
+    bool queued = restores || b->branch || b->kind == ACTION_DELETE;
     cleanup_ck struct ck_row k = {0};
+    cleanup_iso struct iso_row i = {0};
     cleanup_free char *by = who_json(b->who);
     cleanup_free char *uid = NULL;
     cleanup_free char *sql = str_format("%sWHERE id = $1", act_columns);
-    cleanup_json json_t *decided = NULL;
+    cleanup_free char *told = NULL;
     cleanup_result PGresult *res = NULL;
     struct act_new n = {.kind = b->kind, .state = queued ? ACTION_QUEUED : ACTION_RUNNING, .line_id = b->line_id,
                         .checkpoint = b->checkpoint, .mount_id = b->mount_id, .command = b->command, .decisions = b->decisions,
                         .by = by, .waiting = queued, .blocks_takes = restores};
     struct event ev = {.what = began[b->kind], .line_id = b->line_id, .by = by};
+    cleanup_free char *host = NULL;
     int64_t id = 0;
     int r = by && sql ? line_lock(c, b->line_id, e) : err_set(e, ENOMEM, "out of memory");
 
-    if (r == 0)
+    if (r == 0 && b->checkpoint)
         r = ck_read(c, b->checkpoint, &k, e);
-    if (r == 0 && k.line_id != b->line_id)
+    if (r == 0 && b->checkpoint && k.line_id != b->line_id)
         r = err_set(e, ENOENT, "the checkpoint isn't on this line");
     if (r == 0)
-        r = check(c, b, &k, e);
+        r = read_isolated(c, b, &k, &i, e);
+    if (r == 0)
+        r = check(c, b, &k, &i, e);
+    if (r == 0 && b->worker)
+        r = worker_pick(c, b->line_id, b->worker, &n.mount_id, &host, e);
+    if (r == 0 && b->branch)
+        r = iso_make(c, &k, b->branch, &n.id, &n.isolated, e);
+    else if (r == 0)
+        n.isolated = i.id;
     if (r == 0)
         r = act_insert(c, &n, &id, &uid, e);
+    if (r == 0 && b->data)
+        r = q(c, NULL, e, "UPDATE checkpointfs.actions SET data = $2::json WHERE id = $1", "is", id, b->data);
+    if (r == 0 && b->worker)
+        r = worker_give(c, id, k.id, b->branch ? n.isolated : b->isolated, host, e);
     if (r)
         return r;
     ev.checkpoint = k.id;
     ev.uid = k.uid;
     ev.name = k.name;
+    ev.branch = b->branch ? b->branch : i.name;
     ev.action = uid;
     if (b->kind == ACTION_RESUME)
-        r = attempt_claim(c, k.id, k.attempt, id, b->decisions, &decided, e);
+        r = attempt_claim(c, k.id, b->isolated, b->isolated ? i.attempt : k.attempt, id, b->decisions, &told, e);
     if (r == 0)
         r = q(c, &res, e, sql, "i", id);
     store_action_free(&a->act);
     if (r == 0)
         r = act_read(res, 0, &a->act, e);
     if (r == 0 && restores)
-        r = fail_queued_takes(c, &k, id, uid, e);
-    if (r == 0 && decided)
-        r = decided_event(c, &ev, k.attempt, b->again, decided, b->decisions, e);
+        r = fail_queued_takes(c, b, &k, id, uid, e);
+    if (r == 0 && told)
+        r = decided_event(c, &ev, b->isolated ? i.attempt : k.attempt, b->again, told, e);
     return r ? r : event_append(c, &ev, e);
 }
 
 int store_action_begin(struct store *s, const struct store_begin *b, struct store_action *ret, struct err *e)
 {
     struct begin_args a = {.b = b};
-    int r = store_tx(s, TX_WRITE, begin_fn, &a, e);
+    int r = store_tx(s, b->bounded ? TX_BOUNDED : TX_WRITE, begin_fn, &a, e);
 
     if (r)
         store_action_free(&a.act);
@@ -226,7 +353,7 @@ struct refuse_args {
 };
 
 /* `doc` with the action's public id as its first member, set as the others are. */
-static char *doc_with_id(const char *doc, const char *uid)
+char *doc_with_id(const char *doc, const char *uid)
 {
     const char *rest = doc + strspn(doc, " \t\r\n");
     size_t pad;
@@ -258,6 +385,7 @@ static int refuse_fn(struct conn *c, void *arg, struct err *e)
         r = r == -ENOENT ? 0 : r; /* deleted meanwhile: the refusal is told all the same */
     }
     n.checkpoint = k.id;
+    n.isolated = b->isolated;
     if (r == 0)
         r = act_insert(c, &n, &a->id, &uid, e);
     if (r)
@@ -266,7 +394,7 @@ static int refuse_fn(struct conn *c, void *arg, struct err *e)
         doc = doc_with_id(a->doc, uid);
         if (!doc)
             return err_set(e, ENOMEM, "out of memory");
-        r = act_doc(c, a->id, k.id, doc, true, e);
+        r = act_doc(c, a->id, k.id, b->isolated, doc, true, e);
     }
     ev.checkpoint = k.id;
     ev.uid = k.uid;
@@ -307,8 +435,10 @@ static int step_fn(struct conn *c, void *arg, struct err *e)
               " changed_at = checkpointfs.now_ns() WHERE id = $1",
               "iss", act.id, a->step, a->data);
     if (r == 0 && a->doc)
-        r = act_doc(c, act.id, act.checkpoint, a->doc, false, e);
-    if (r == 0 && a->activity && act.checkpoint)
+        r = act_doc(c, act.id, act.checkpoint, act.of_branch ? act.isolated : 0, a->doc, false, e);
+    if (r == 0 && a->activity && act.of_branch)
+        r = iso_activity(c, act.isolated, a->activity, e);
+    else if (r == 0 && a->activity && act.checkpoint)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET activity = nullif($2, ''), changed_at = checkpointfs.now_ns() WHERE id = $1",
               "is", act.checkpoint, a->activity);
@@ -330,18 +460,34 @@ struct finish_args {
     const struct store_finish *f;
 };
 
+/* Whether it is the agent's part of the verb that ended: what was asked of Neon has been told before. */
+static bool resumed(const struct act_row *act)
+{
+    return act->kind == ACTION_RESUME || (act->kind == ACTION_REPLAY && (act->restored || act->attempt));
+}
+
 /* The part of the verb that ended: a replay that failed before its database was there is a failed restore. */
 static const char *ended(const struct act_row *act, const struct store_finish *f)
 {
-    bool resumed = act->kind == ACTION_RESUME || (act->kind == ACTION_REPLAY && act->restored);
-
     if (act->kind == ACTION_TAKE)
         return f->state == ACTION_DONE ? "checkpoint.created" : "checkpoint.failed";
     if (act->kind == ACTION_CANCEL)
         return f->state == ACTION_DONE ? "cancel.finished" : "cancel.failed";
+    if (act->kind == ACTION_BRANCH)
+        return "branch.failed";
+    if (act->kind == ACTION_PROMOTE)
+        return f->state == ACTION_UNKNOWN ? "promote.unknown" : "promote.failed";
     if (act->kind == ACTION_DELETE)
         return f->state == ACTION_DONE ? "delete.finished" : f->state == ACTION_UNKNOWN ? "delete.unknown" : "delete.failed";
-    if (!resumed)
+    if (act->kind == ACTION_PRUNE)
+        return f->state == ACTION_DONE ? "prune.finished" : "prune.failed";
+    if (act->kind == ACTION_UNDO)
+        return f->state == ACTION_DONE ? "undo.finished" : "undo.failed";
+    if (act->kind == ACTION_ADOPT)
+        return f->state == ACTION_DONE ? "adopt.finished" : "adopt.failed";
+    if (act->kind == ACTION_DRY_RUN)
+        return f->state == ACTION_DONE ? "dry-run.finished" : "dry-run.failed";
+    if (!resumed(act))
         return f->state == ACTION_DONE ? "restore.finished" : f->state == ACTION_UNKNOWN ? "restore.unknown" : "restore.failed";
     if (f->state == ACTION_DONE)
         return f->outcome && str_starts(f->outcome, "stopped again") ? "resume.stopped" : "resume.finished";
@@ -350,8 +496,6 @@ static const char *ended(const struct act_row *act, const struct store_finish *f
 
 static const char *attempt_ends(const struct store_finish *f)
 {
-    if (f->release_decision)
-        return "open";
     if (f->state == ACTION_UNKNOWN)
         return "unknown";
     if (f->state != ACTION_DONE)
@@ -359,20 +503,30 @@ static const char *attempt_ends(const struct store_finish *f)
     return f->outcome && str_starts(f->outcome, "stopped again") ? "stopped" : "finished";
 }
 
-static int finish_checkpoint(struct conn *c, const struct act_row *act, const struct store_finish *f, struct err *e)
+/* What is told of a released attempt is what was told before; it is `*ret`, NULL for one that wasn't released. */
+static int finish_attempt(struct conn *c, const struct act_row *act, const struct store_finish *f, char **ret, struct err *e)
+{
+    if (!act->attempt || (act->kind != ACTION_RESUME && act->kind != ACTION_REPLAY))
+        return 0;
+    return f->release_decision ? attempt_release(c, act->attempt, ret, e) : attempt_set(c, act->attempt, attempt_ends(f), e);
+}
+
+static int finish_checkpoint(struct conn *c, const struct act_row *act, const char *outcome, struct err *e)
 {
     int r = 0;
 
+    if (act->of_branch)
+        return iso_finish(c, act->isolated, act->kind != ACTION_CANCEL && act->kind != ACTION_DRY_RUN, outcome, e);
     if (!act->checkpoint)
         return 0;
-    if (act->kind != ACTION_CANCEL) /* what a cancel ends has an activity of its own */
+    if (act->kind != ACTION_CANCEL && act->kind != ACTION_DRY_RUN) /* what these are about has an activity of its own */
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET activity = NULL, changed_at = checkpointfs.now_ns() WHERE id = $1", "i",
               act->checkpoint);
-    if (r == 0 && f->outcome)
+    if (r == 0 && outcome)
         r = q(c, NULL, e,
               "UPDATE checkpointfs.checkpoints SET outcome = nullif($2, ''), changed_at = checkpointfs.now_ns()"
-              " WHERE id = $1", "is", act->checkpoint, f->outcome);
+              " WHERE id = $1", "is", act->checkpoint, outcome);
     return r;
 }
 
@@ -382,6 +536,7 @@ static int finish_fn(struct conn *c, void *arg, struct err *e)
     const struct store_finish *f = a->f;
     cleanup_act struct act_row act = {0};
     cleanup_ck struct ck_row k = {0};
+    cleanup_free char *before = NULL;
     struct event ev = {.outcome = f->outcome && *f->outcome ? f->outcome : NULL, .code = f->code, .message = f->message};
     int r = act_lock(c, a->action, &act, e);
 
@@ -390,17 +545,19 @@ static int finish_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0 && act.checkpoint)
         r = ck_read(c, act.checkpoint, &k, e);
     if (r == 0 && f->doc)
-        r = act_doc(c, act.id, act.checkpoint, f->doc, true, e);
+        r = act_doc(c, act.id, act.checkpoint, act.of_branch ? act.isolated : 0, f->doc, true, e);
     if (r == 0)
         r = act_settle(c, act.id, f->state, f->code, f->message, e);
-    if (r == 0 && act.attempt && (act.kind == ACTION_RESUME || act.kind == ACTION_REPLAY))
-        r = attempt_set(c, act.attempt, attempt_ends(f), e);
     if (r == 0)
-        r = finish_checkpoint(c, &act, f, e);
+        r = finish_attempt(c, &act, f, &before, e);
+    if (r == 0)
+        r = finish_checkpoint(c, &act, before ? before : f->outcome, e);
     if (r)
         return r;
-    if (act.kind == ACTION_RESTORE && act.restored && f->state == ACTION_DONE)
-        return notify_change(c, act.checkpoint, e); /* restore.finished was told when it was */
+    if (f->state == ACTION_DONE && act.kind == ACTION_BRANCH)
+        return notify_change(c, act.checkpoint, e);
+    if (replaces(act.kind) && act.kind != ACTION_REPLAY && act.restored && f->state == ACTION_DONE)
+        return notify_change(c, act.checkpoint, e); /* it was told when it was recorded */
     ev.what = ended(&act, f);
     ev.line_id = act.line_id;
     ev.checkpoint = act.checkpoint;
@@ -408,6 +565,7 @@ static int finish_fn(struct conn *c, void *arg, struct err *e)
     ev.name = k.name;
     ev.action = act.uid;
     ev.by = act.by;
+    ev.asked_by = resumed(&act) ? 0 : act.id;
     return event_append(c, &ev, e);
 }
 

@@ -1,19 +1,13 @@
-/* Checkpoints as the store has them: one, or all of a line page by page, each page two queries. */
+/* Checkpoints as the store has them: one, or all of a line page by page, each page three queries. */
 #include "store_i.h"
 
 #include <errno.h>
 #include <string.h>
 
+#include "util/offer.h"
 #include "util/text.h"
 
 #define PAGE 20000
-
-/* Size of a state under way: its last cut or extension, and what was written beyond it since. */
-#define PARTS_SIZE                                                                                                               \
-    "CASE WHEN k.phase IN ('taking', 'saved') THEN (SELECT greatest(t.off, max(p.off + octet_length(p.bytes)))"                  \
-    " FROM checkpointfs.state_parts p LEFT JOIN LATERAL (SELECT off, id FROM checkpointfs.state_parts"                           \
-    " WHERE checkpoint_id = k.id AND bytes IS NULL ORDER BY id DESC LIMIT 1) t ON true"                                          \
-    " WHERE p.checkpoint_id = k.id AND p.id >= coalesce(t.id, 0) GROUP BY t.off) END"
 
 static const char columns[] =
     "SELECT k.id, k.uid, k.name, k.taken_name, k.line_id, k.seq, k.phase, k.note, k.closed, k.offline_by, k.snapshot_id,"
@@ -22,19 +16,23 @@ static const char columns[] =
     " k.attempt_id, coalesce(a.state = 'open', false), k.partial_ok, k.waits_input, b.id, k.state_size, k.snapshot_bytes,"
     " k.snapshot_at, k.checkpoint_bytes, k.checkpoint_at, k.transcript_bytes, k.transcript_at, k.meta_bytes, k.meta_at, k.result_bytes,"
     " k.result_at, o.total, o.changed_at, h.size, h.changed_at, " PARTS_SIZE
+    ", t.step_id, t.parent, t.trace_id, t.agent, k.isolated_id, k.taken_on,"
+    " CASE WHEN k.taken_on <> 0 THEN coalesce(n.name, '(deleted)') END, t.state_trace_id, " PARTS_LAST
     " FROM checkpointfs.checkpoints k LEFT JOIN checkpointfs.attempts a ON a.id = k.attempt_id"
-    " LEFT JOIN checkpointfs.outputs o ON o.checkpoint_id = k.id LEFT JOIN checkpointfs.history_heads h"
-    " ON h.checkpoint_id = k.id";
+    " LEFT JOIN checkpointfs.outputs o ON o.checkpoint_id = k.id AND o.isolated_id = 0 LEFT JOIN checkpointfs.history_heads h"
+    " ON h.checkpoint_id = k.id LEFT JOIN checkpointfs.states t ON t.checkpoint_id = k.id"
+    " LEFT JOIN checkpointfs.isolated_branches n ON n.id = k.taken_on";
 
 /* The first unsettled action of each checkpoint. A cancel doesn't occupy a checkpoint, a take is its own beginning. */
 static const char busy_join[] =
     " LEFT JOIN (SELECT checkpoint_id, min(id) AS id FROM checkpointfs.actions WHERE line_id = $1"
-    " AND state IN ('queued', 'running') AND kind NOT IN ('take', 'cancel') GROUP BY checkpoint_id) b ON b.checkpoint_id = k.id";
+    " AND state IN ('queued', 'running') AND kind NOT IN ('take', 'cancel', 'dry-run') GROUP BY checkpoint_id) b ON b.checkpoint_id = k.id";
 
 void store_checkpoint_free(struct store_checkpoint *k)
 {
     char *texts[] = {k->uid, k->name, k->taken_name, k->note, k->snapshot.id, k->snapshot.name, k->snapshot.project_id,
-                     k->snapshot.branch_id, k->snapshot.lsn, k->activity, k->outcome, k->run_id};
+                     k->snapshot.branch_id, k->snapshot.lsn, k->activity, k->outcome, k->run_id, k->step_id, k->parent, k->trace_id,
+                     k->state_trace_id, k->agent, k->taken_on_name};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         free(texts[i]);
@@ -47,6 +45,10 @@ void store_checkpoint_free(struct store_checkpoint *k)
             free(parts[j]);
     }
     free(k->calls);
+    free(k->marks);
+    for (size_t i = 0; k->branches && i < k->n_branches; i++)
+        store_branch_free(&k->branches[i]);
+    free(k->branches);
     *k = (struct store_checkpoint){0};
 }
 
@@ -114,6 +116,15 @@ static int read_row(const PGresult *res, int row, struct store_checkpoint *ret, 
     k.waits_input = col_bool(res, row, 31);
     k.busy_action = col_int(res, row, 32);
     read_sizes(res, row, &k);
+    k.step_id = col_dup(res, row, 49, &failed);
+    k.parent = col_dup(res, row, 50, &failed);
+    k.trace_id = col_dup(res, row, 51, &failed);
+    k.agent = col_dup(res, row, 52, &failed);
+    k.isolated = col_int(res, row, 53);
+    k.taken_on = col_int(res, row, 54);
+    k.taken_on_name = col_dup(res, row, 55, &failed);
+    k.state_trace_id = col_dup(res, row, 56, &failed);
+    k.state_part = col_int(res, row, 57);
     if (failed) {
         store_checkpoint_free(&k);
         return err_set(e, ENOMEM, "out of memory");
@@ -171,6 +182,27 @@ static int attach_calls(const PGresult *res, int *row, struct store_checkpoint *
     return 0;
 }
 
+/* The same of the isolated branches that were made from it. */
+static int attach_branches(const PGresult *res, int *row, struct store_checkpoint *k, struct err *e)
+{
+    int first = *row;
+    int last = first;
+
+    while (last < PQntuples(res) && col_int(res, last, 0) == k->id)
+        last++;
+    *row = last;
+    if (first == last)
+        return 0;
+    k->branches = calloc((size_t)(last - first), sizeof(*k->branches));
+    if (!k->branches)
+        return err_set(e, ENOMEM, "out of memory");
+    k->n_branches = (size_t)(last - first);
+    for (int i = first; i < last; i++)
+        if (iso_branch_read(res, i, &k->branches[i - first]) < 0)
+            return err_set(e, ENOMEM, "out of memory");
+    return 0;
+}
+
 /* ---- one ------------------------------------------------------------------------------------------------------------- */
 
 struct one_args {
@@ -183,22 +215,35 @@ static int one_fn(struct conn *c, void *arg, struct err *e)
     struct one_args *a = arg;
     cleanup_result PGresult *res = NULL;
     cleanup_result PGresult *calls = NULL;
+    cleanup_result PGresult *marks = NULL;
+    cleanup_result PGresult *branches = NULL;
+    cleanup_free char *of_branches = str_format("%s WHERE i.checkpoint_id = $1 ORDER BY i.id", iso_columns);
     cleanup_free char *sql = str_format("%s LEFT JOIN LATERAL (SELECT min(id) AS id FROM checkpointfs.actions"
-                                        " WHERE checkpoint_id = k.id AND state IN ('queued', 'running')"
-                                        " AND kind NOT IN ('take', 'cancel')) b ON true WHERE k.id = $1", columns);
+                                        " WHERE checkpoint_id = k.id AND isolated_id = 0 AND state IN ('queued', 'running')"
+                                        " AND kind NOT IN ('take', 'cancel', 'dry-run')) b ON true WHERE k.id = $1", columns);
     int row = 0;
-    int r = sql ? q(c, &res, e, sql, "i", a->id) : err_set(e, ENOMEM, "out of memory");
+    int mark_row = 0;
+    int branch = 0;
+    int r = sql && of_branches ? q(c, &res, e, sql, "i", a->id) : err_set(e, ENOMEM, "out of memory");
 
     if (r)
         return r;
     if (PQntuples(res) == 0)
         return err_set(e, ENOENT, "the checkpoint is no longer in the store");
     r = q(c, &calls, e, CALL_COLUMNS "WHERE c.checkpoint_id = $1 ORDER BY c.ord", "i", a->id);
+    if (r == 0)
+        r = marks_of(c, a->id, &marks, e);
+    if (r == 0)
+        r = q(c, &branches, e, of_branches, "i", a->id);
     if (r)
         return r;
     store_checkpoint_free(&a->k);
     r = read_row(res, 0, &a->k, e);
-    /* calls come with the seal; the two statements may see the store before and after it */
+    if (r == 0)
+        r = marks_attach(marks, &mark_row, &a->k, e);
+    if (r == 0)
+        r = attach_branches(branches, &branch, &a->k, e);
+    /* calls come with the seal; the statements may see the store before and after it */
     return r || a->k.phase != PHASE_SEALED ? r : attach_calls(calls, &row, &a->k, e);
 }
 
@@ -222,12 +267,15 @@ struct all_args {
     int (*each)(void *arg, struct store_checkpoint *c);
     void *arg;
     int stopped;
-    char *sql;
+    char *sql, *of_branches;
 };
 
-static int hand_over(const PGresult *res, const PGresult *calls, struct all_args *a, struct err *e)
+static int hand_over(const PGresult *res, const PGresult *calls, const PGresult *marks, const PGresult *branches, struct all_args *a,
+                     struct err *e)
 {
     int call_row = 0;
+    int mark_row = 0;
+    int branch_row = 0;
 
     for (int i = 0; i < PQntuples(res); i++) {
         struct store_checkpoint k = {0};
@@ -236,6 +284,10 @@ static int hand_over(const PGresult *res, const PGresult *calls, struct all_args
 
         if (r == 0)
             r = attach_calls(calls, &call_row, &k, e);
+        if (r == 0)
+            r = marks_attach(marks, &mark_row, &k, e);
+        if (r == 0)
+            r = attach_branches(branches, &branch_row, &k, e);
         if (r) {
             store_checkpoint_free(&k);
             return r;
@@ -257,6 +309,8 @@ static int all_fn(struct conn *c, void *arg, struct err *e)
     while (rows == PAGE && !a->stopped) {
         cleanup_result PGresult *res = NULL;
         cleanup_result PGresult *calls = NULL;
+        cleanup_result PGresult *marks = NULL;
+        cleanup_result PGresult *branches = NULL;
         int r = q(c, &res, e, a->sql, "iii", a->line_id, a->after, (int64_t)PAGE);
 
         if (r)
@@ -269,7 +323,11 @@ static int all_fn(struct conn *c, void *arg, struct err *e)
                            " AND k.seq <= $3 ORDER BY k.seq, c.ord",
               "iii", a->line_id, a->after, col_int(res, rows - 1, 5));
         if (r == 0)
-            r = hand_over(res, calls, a, e);
+            r = marks_of_page(c, a->line_id, a->after, col_int(res, rows - 1, 5), &marks, e);
+        if (r == 0)
+            r = q(c, &branches, e, a->of_branches, "iii", a->line_id, a->after, col_int(res, rows - 1, 5));
+        if (r == 0)
+            r = hand_over(res, calls, marks, branches, a, e);
         if (r)
             return r;
     }
@@ -280,10 +338,12 @@ int store_checkpoints(struct store *s, int64_t line_id, int (*each)(void *arg, s
                       struct err *e)
 {
     cleanup_free char *sql = str_format("%s%s WHERE k.line_id = $1 AND k.seq > $2 ORDER BY k.seq LIMIT $3", columns, busy_join);
-    struct all_args a = {.line_id = line_id, .each = each, .arg = arg, .sql = sql};
+    cleanup_free char *of_branches = str_format("%s JOIN checkpointfs.checkpoints k ON k.id = i.checkpoint_id WHERE i.line_id = $1"
+                                                " AND k.seq > $2 AND k.seq <= $3 ORDER BY k.seq, i.id", iso_columns);
+    struct all_args a = {.line_id = line_id, .after = INT64_MIN, .each = each, .arg = arg, .sql = sql, .of_branches = of_branches};
     int r;
 
-    if (!sql)
+    if (!sql || !of_branches)
         return err_set(e, ENOMEM, "out of memory");
     r = store_tx(s, TX_READ_LONG, all_fn, &a, e);
     return r ? r : a.stopped;
@@ -295,6 +355,7 @@ struct change_args {
     int64_t checkpoint;
     const char *new_name;
     const struct store_who *who;
+    const struct buf *before;
     const void *bytes;
     size_t n;
     bool sealed;
@@ -349,14 +410,16 @@ static int meta_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0 && (k.phase == PHASE_SEALED) != a->sealed)
         r = err_set(e, EAGAIN, "%s was sealed meanwhile", k.name);
     if (r == 0)
+        r = meta_is(c, k.id, a->before, e);
+    if (r == 0)
         r = file_put(c, k.id, FILE_META, a->bytes, a->n, e);
     return r ? r : append(c, &k, "meta.changed", a->who, NULL, e);
 }
 
-int store_meta_put(struct store *s, int64_t checkpoint, const void *bytes, size_t n, bool sealed, const struct store_who *who,
-                   struct err *e)
+int store_meta_put(struct store *s, int64_t checkpoint, const struct buf *before, const void *bytes, size_t n, bool sealed,
+                   const struct store_who *who, struct err *e)
 {
-    struct change_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n, .sealed = sealed, .who = who};
+    struct change_args a = {.checkpoint = checkpoint, .before = before, .bytes = bytes, .n = n, .sealed = sealed, .who = who};
 
     return store_tx(s, TX_BOUNDED, meta_fn, &a, e);
 }
@@ -386,6 +449,15 @@ int store_snapshot_put(struct store *s, int64_t checkpoint, const struct store_s
     return store_tx(s, TX_WRITE, snapshot_fn, &a, e);
 }
 
+static int not_by_rmdir(const struct ck_row *k, struct err *e)
+{
+    cleanup_free char *path = offer_path(k->name, k->uid);
+    cleanup_free char *how = offer_delete(path);
+
+    return how ? err_set(e, EPERM, "%s is no failed take: only `%s` deletes a checkpoint", k->name, how)
+               : err_set(e, ENOMEM, "out of memory");
+}
+
 static int remove_fn(struct conn *c, void *arg, struct err *e)
 {
     const struct change_args *a = arg;
@@ -396,8 +468,7 @@ static int remove_fn(struct conn *c, void *arg, struct err *e)
     if (r)
         return r;
     if (k.phase != PHASE_FAILED)
-        return err_set(e, EPERM, "%s is no failed take: only `echo 'delete %s' > .control/prune` deletes a checkpoint", k.name,
-                       k.name);
+        return not_by_rmdir(&k, e);
     r = ck_idle(c, &k, true, e); /* its snapshot is still being given back */
     if (r == 0)
         r = checkpoint_remove(c, k.id, e);
@@ -415,6 +486,7 @@ int store_take_remove(struct store *s, int64_t checkpoint, const struct store_wh
 
 struct child_args {
     int64_t line_id;
+    int64_t isolated;
     int64_t since;
     const char *parent;
     char *name;
@@ -427,8 +499,8 @@ static int child_fn(struct conn *c, void *arg, struct err *e)
     int r = q(c, &res, e,
               "SELECT k.name FROM checkpointfs.checkpoints k JOIN checkpointfs.states s ON s.checkpoint_id = k.id"
               " WHERE k.line_id = $1 AND s.parent = $2 AND k.phase = 'sealed' AND k.sealed_at >= (SELECT created_at"
-              " FROM checkpointfs.actions WHERE id = $3) ORDER BY k.sealed_at DESC, k.id DESC LIMIT 1",
-              "isi", a->line_id, a->parent, a->since);
+              " FROM checkpointfs.actions WHERE id = $3) AND k.isolated_id = $4 ORDER BY k.sealed_at DESC, k.id DESC LIMIT 1",
+              "isii", a->line_id, a->parent, a->since, a->isolated);
 
     if (r)
         return r;
@@ -438,9 +510,9 @@ static int child_fn(struct conn *c, void *arg, struct err *e)
     return a->name ? 0 : err_set(e, ENOMEM, "out of memory");
 }
 
-int store_child(struct store *s, int64_t line_id, const char *parent_uid, int64_t since, char **ret_name, struct err *e)
+int store_child(struct store *s, int64_t line_id, int64_t isolated, const char *parent_uid, int64_t since, char **ret_name, struct err *e)
 {
-    struct child_args a = {.line_id = line_id, .since = since, .parent = parent_uid};
+    struct child_args a = {.line_id = line_id, .isolated = isolated, .since = since, .parent = parent_uid};
     int r = store_tx(s, TX_ONE_READ, child_fn, &a, e);
 
     if (r == 0)

@@ -34,6 +34,7 @@ char *who_json(const struct store_who *who)
         return NULL;
     if (who) {
         bad |= put(o, "uid", json_integer((json_int_t)who->uid));
+        bad |= put(o, "gid", json_integer((json_int_t)who->gid));
         bad |= put_text(o, "user", who->user);
         bad |= put(o, "pid", json_integer((json_int_t)who->pid));
         bad |= put_text(o, "command", who->command);
@@ -42,7 +43,17 @@ char *who_json(const struct store_who *who)
     return bad ? NULL : json_dumps(o, JSON_COMPACT);
 }
 
-static char *event_text(const struct event *ev)
+/* The object's text, and behind its members those that are JSON text already. */
+static char *with_told(const json_t *o, const char *told)
+{
+    cleanup_free char *text = json_dumps(o, JSON_COMPACT);
+
+    if (!text || !told)
+        return steal_ptr(&text);
+    return str_format("%.*s,%s}", (int)strlen(text) - 1, text, told);
+}
+
+static char *event_text(const struct event *ev, const char *requests)
 {
     char at[CLOCK_TEXT_MAX];
     cleanup_json json_t *o = json_object();
@@ -54,16 +65,19 @@ static char *event_text(const struct event *ev)
     bad |= put(o, "event", json_string(ev->what));
     bad |= put_text(o, "checkpoint", ev->uid);
     bad |= put_text(o, "name", ev->name);
+    bad |= put_text(o, "branch_name", ev->branch);
     bad |= put_text(o, "action", ev->action);
     if (ev->by && strcmp(ev->by, "{}") != 0)
         bad |= put(o, "by", json_loads(ev->by, 0, NULL));
     if (ev->more)
         bad |= json_object_update(o, ev->more);
+    if (requests)
+        bad |= put(o, "requests", json_loads(requests, 0, NULL));
     bad |= put_text(o, "outcome", ev->outcome);
     if (ev->code)
         bad |= put(o, "errno", json_string(strerrorname_np(ev->code) ? strerrorname_np(ev->code) : "?"));
     bad |= put_text(o, "message", ev->message);
-    return bad ? NULL : json_dumps(o, JSON_COMPACT);
+    return bad ? NULL : with_told(o, ev->told);
 }
 
 void event_about(struct event *ev, const struct act_row *act, const struct ck_row *k)
@@ -74,12 +88,26 @@ void event_about(struct event *ev, const struct act_row *act, const struct ck_ro
     ev->name = k->name;
     ev->action = act->uid;
     ev->by = act->by;
+    ev->asked_by = act->id;
+}
+
+/* The requests to Neon that the action's document names, of all steps; a null when there are none. */
+static int requests_of(struct conn *c, int64_t action, PGresult **ret, struct err *e)
+{
+    return q(c, ret, e,
+             "SELECT json_agg(r)::text FROM checkpointfs.actions, json_array_elements(coalesce(doc::json->'journal'->'steps',"
+             " doc::json->'steps')) s, json_array_elements(s->'requests') r WHERE id = $1", "i", action);
 }
 
 int event_append(struct conn *c, const struct event *ev, struct err *e)
 {
-    cleanup_free char *text = event_text(ev);
+    cleanup_result PGresult *requests = NULL;
+    cleanup_free char *text = NULL;
+    int r = ev->asked_by ? requests_of(c, ev->asked_by, &requests, e) : 0;
 
+    if (r)
+        return r;
+    text = event_text(ev, requests && !col_null(requests, 0, 0) ? col_text(requests, 0, 0) : NULL);
     if (!text)
         return err_set(e, ENOMEM, "out of memory");
     return q(c, NULL, e, "SELECT checkpointfs.append_event($1, nullif($2, 0), $3)", "iis", ev->line_id, ev->checkpoint, text);
@@ -87,7 +115,7 @@ int event_append(struct conn *c, const struct event *ev, struct err *e)
 
 int notify_change(struct conn *c, int64_t checkpoint, struct err *e)
 {
-    return q(c, NULL, e, "SELECT pg_notify('checkpointfs', line_id || ' ' || id) FROM checkpointfs.checkpoints WHERE id = $1",
+    return q(c, NULL, e, "SELECT checkpointfs.note_changes(line_id, 'checkpoint', ARRAY[id]) FROM checkpointfs.checkpoints WHERE id = $1",
              "i", checkpoint);
 }
 

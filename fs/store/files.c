@@ -4,24 +4,83 @@
 #include <errno.h>
 #include <string.h>
 
+#include "util/clock.h"
 #include "util/text.h"
 
 static const char *const file_kinds[FILE_COUNT] = {
     [FILE_SNAPSHOT] = "snapshot", [FILE_CHECKPOINT] = "checkpoint", [FILE_TRANSCRIPT] = "transcript", [FILE_META] = "meta"};
 
+/* When meta.json says that the snapshot is to expire, in whole seconds as Neon has them; 0 = never. */
+static int64_t meta_expiry(const void *bytes, size_t n)
+{
+    cleanup_json json_t *meta = n ? json_loadb(bytes, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+    const char *text = json_string_value(json_object_get(meta, "expires_at"));
+    int64_t ns = 0;
+
+    return text && clock_parse(text, &ns) == 0 ? ns - ns % 1000000000 : 0;
+}
+
+int chunks_put(struct conn *c, int64_t number, const void *bytes, size_t n, struct err *e)
+{
+    int64_t chunk = 0;
+    int r = 0;
+
+    for (size_t off = 0; off < n && r == 0; off += (size_t)STORE_CHUNK, chunk++) {
+        size_t len = n - off < (size_t)STORE_CHUNK ? n - off : (size_t)STORE_CHUNK;
+
+        r = q(c, NULL, e, "INSERT INTO checkpointfs.state_chunks (checkpoint_id, n, bytes) VALUES ($1, $2::int, $3)", "iiy", number, chunk,
+              (const void *)((const char *)bytes + off), len);
+    }
+    return r;
+}
+
+/* Its size and time, by which it is shown. */
+static int show(struct conn *c, int64_t checkpoint, const char *kind, size_t n, struct err *e)
+{
+    cleanup_free char *sql = str_format("UPDATE checkpointfs.checkpoints SET %s_bytes = $2, %s_at = checkpointfs.now_ns(),"
+                                        " changed_at = checkpointfs.now_ns() WHERE id = $1", kind, kind);
+
+    return sql ? q(c, NULL, e, sql, "ii", checkpoint, (int64_t)n) : err_set(e, ENOMEM, "out of memory");
+}
+
 int file_put(struct conn *c, int64_t checkpoint, enum store_file file, const void *bytes, size_t n, struct err *e)
 {
     const char *kind = file_kinds[file];
-    cleanup_free char *sql = str_format("UPDATE checkpointfs.checkpoints SET %s_bytes = $2, %s_at = checkpointfs.now_ns(),"
-                                        " changed_at = checkpointfs.now_ns() WHERE id = $1", kind, kind);
-    int r = sql ? 0 : err_set(e, ENOMEM, "out of memory");
-
-    if (r == 0)
-        r = q(c, NULL, e,
+    int r = q(c, NULL, e,
               "INSERT INTO checkpointfs.files (checkpoint_id, kind, bytes) VALUES ($1, $2, $3)"
               " ON CONFLICT (checkpoint_id, kind) DO UPDATE SET bytes = excluded.bytes",
               "isy", checkpoint, kind, bytes ? bytes : "", n);
-    return r ? r : q(c, NULL, e, sql, "ii", checkpoint, (int64_t)n);
+
+    if (r == 0)
+        r = show(c, checkpoint, kind, n, e);
+    if (r == 0 && file == FILE_META)
+        r = q(c, NULL, e, "UPDATE checkpointfs.checkpoints SET wanted_expiry = $2 WHERE id = $1 AND wanted_expiry <> $2", "ii", checkpoint,
+              meta_expiry(bytes, n));
+    return r;
+}
+
+int meta_is(struct conn *c, int64_t checkpoint, const struct buf *meta, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    bool same;
+    int r = q(c, &res, e, "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'", "i", checkpoint);
+
+    if (r)
+        return r;
+    if (PQntuples(res) == 0)
+        same = !meta;
+    else
+        same = meta && (size_t)PQgetlength(res, 0, 0) == meta->len &&
+               (meta->len == 0 || memcmp(PQgetvalue(res, 0, 0), meta->data, meta->len) == 0);
+    return same ? 0 : err_set(e, EAGAIN, "meta.json changed meanwhile");
+}
+
+int transcript_put(struct conn *c, int64_t checkpoint, const struct buf *text, struct err *e)
+{
+    bool chunked = transcript_is_long(text);
+    int r = file_put(c, checkpoint, FILE_TRANSCRIPT, chunked ? "" : text->data, chunked ? 0 : text->len, e);
+
+    return r == 0 && chunked ? show(c, checkpoint, file_kinds[FILE_TRANSCRIPT], text->len, e) : r;
 }
 
 int snapshot_put(struct conn *c, int64_t checkpoint, const struct store_snapshot *snap, struct err *e)
@@ -39,7 +98,7 @@ int snapshot_put(struct conn *c, int64_t checkpoint, const struct store_snapshot
 int checkpoint_empty(struct conn *c, int64_t checkpoint, struct err *e)
 {
     static const char *const statements[] = {
-        "DELETE FROM checkpointfs.state_chunks WHERE checkpoint_id = $1",
+        "DELETE FROM checkpointfs.state_chunks WHERE checkpoint_id IN ($1, -$1)",
         "DELETE FROM checkpointfs.state_parts WHERE checkpoint_id = $1",
         "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1",
         "DELETE FROM checkpointfs.outputs WHERE checkpoint_id = $1",
@@ -124,7 +183,9 @@ int store_read_file(struct store *s, int64_t checkpoint, enum store_file file, s
         [FILE_CHECKPOINT] = {"checkpoint.json",
                              "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'checkpoint'"},
         [FILE_TRANSCRIPT] = {"transcript.md",
-                             "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'transcript'"},
+                             "SELECT CASE WHEN bytes <> '' THEN bytes ELSE coalesce((SELECT string_agg(bytes, '' ORDER BY n) FROM"
+                             " checkpointfs.state_chunks WHERE checkpoint_id = -$1), '') END FROM checkpointfs.files"
+                             " WHERE checkpoint_id = $1 AND kind = 'transcript'"},
         [FILE_META] = {"meta.json", "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'"},
         [FILE_RESULT] = {"result",
                          "SELECT a.doc FROM checkpointfs.checkpoints k JOIN checkpointfs.actions a ON a.id = k.result_action"

@@ -173,10 +173,12 @@ static int register_fn(struct conn *c, void *arg, struct err *e)
 int store_mount_register(struct store *s, int64_t line_id, struct store_mount *m, struct err *e)
 {
     struct mount_args a = {.line_id = line_id, .m = m};
-    int r = store_tx(s, TX_WRITE, register_fn, &a, e);
+    int r = store_tx(s, TX_BOUNDED, register_fn, &a, e);
 
-    if (r == 0)
+    if (r == 0) {
         m->id = a.id;
+        atomic_store(&s->mount_id, a.id);
+    }
     return r;
 }
 

@@ -51,7 +51,8 @@ static int first_step(struct conn *c, struct err *e)
     return r;
 }
 
-/* One migration, or none when this version was reached meanwhile. */
+/* One migration, or none when this version was reached meanwhile: so it can be run again whenever its outcome is unknown, as role_fn
+ * can. */
 static int migrate_fn(struct conn *c, void *arg, struct err *e)
 {
     struct migration *m = arg;
@@ -193,6 +194,7 @@ int store_open(const char *conninfo, int connections, struct store **ret, struct
         pool_free(s);
         return r;
     }
+    s->migrated = true;
     *ret = s;
     return 0;
 }

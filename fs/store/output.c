@@ -11,7 +11,7 @@
 #define GAP_LINE_MAX 80
 
 struct output_args {
-    int64_t checkpoint;
+    int64_t checkpoint, isolated;
     const void *bytes;
     int64_t off;
     size_t n;
@@ -36,21 +36,22 @@ static int reset_fn(struct conn *c, void *arg, struct err *e)
     const struct output_args *a = arg;
     cleanup_result PGresult *res = NULL;
     int r = q(c, &res, e,
-              "INSERT INTO checkpointfs.outputs (checkpoint_id, total, changed_at) SELECT id, 0, checkpointfs.now_ns()"
-              " FROM checkpointfs.checkpoints WHERE id = $1 ON CONFLICT (checkpoint_id) DO UPDATE SET total = 0,"
+              "INSERT INTO checkpointfs.outputs (checkpoint_id, isolated_id, total, changed_at) SELECT id, $2, 0, checkpointfs.now_ns()"
+              " FROM checkpointfs.checkpoints WHERE id = $1 ON CONFLICT (checkpoint_id, isolated_id) DO UPDATE SET total = 0,"
               " changed_at = checkpointfs.now_ns()",
-              "i", a->checkpoint);
+              "ii", a->checkpoint, a->isolated);
 
     if (r == 0 && affected(res) == 0)
         return err_set(e, ENOENT, "the checkpoint is no longer in the store");
     if (r == 0)
-        r = q(c, NULL, e, "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1", "i", a->checkpoint);
+        r = q(c, NULL, e, "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND isolated_id = $2", "ii", a->checkpoint,
+              a->isolated);
     return r ? r : notify_change(c, a->checkpoint, e);
 }
 
-int store_output_reset(struct store *s, int64_t checkpoint, struct err *e)
+int store_output_reset(struct store *s, int64_t checkpoint, int64_t isolated, struct err *e)
 {
-    struct output_args a = {.checkpoint = checkpoint};
+    struct output_args a = {.checkpoint = checkpoint, .isolated = isolated};
 
     return store_tx(s, TX_WRITE, reset_fn, &a, e);
 }
@@ -61,36 +62,39 @@ static int append_fn(struct conn *c, void *arg, struct err *e)
     cleanup_result PGresult *res = NULL;
     int64_t total;
     int r = q(c, &res, e,
-              "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, total, changed_at) SELECT id, $2,"
+              "WITH o AS (INSERT INTO checkpointfs.outputs AS x (checkpoint_id, isolated_id, total, changed_at) SELECT id, $4, $2,"
               " checkpointfs.now_ns() FROM checkpointfs.checkpoints WHERE id = $1"
               " AND set_config('synchronous_commit', 'off', true) = 'off'"
-              " ON CONFLICT (checkpoint_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns() RETURNING"
-              " total), p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, off, bytes) SELECT $1, total - $2, $3 FROM o)"
-              " SELECT total FROM o",
-              "iiy", a->checkpoint, (int64_t)a->n, a->bytes, a->n);
+              " ON CONFLICT (checkpoint_id, isolated_id) DO UPDATE SET total = x.total + $2, changed_at = checkpointfs.now_ns()"
+              " RETURNING total), p AS (INSERT INTO checkpointfs.output_parts (checkpoint_id, isolated_id, off, bytes)"
+              " SELECT $1, $4, total - $2, $3 FROM o) SELECT total FROM o",
+              "iiyi", a->checkpoint, (int64_t)a->n, a->bytes, a->n, a->isolated);
 
     if (r)
         return r;
     if (PQntuples(res) == 0)
         return err_set(e, ENOENT, "the checkpoint is no longer in the store");
+    r = notify_change(c, a->checkpoint, e);
+    if (r)
+        return r;
     total = col_int(res, 0, 0);
     if (total <= STORE_OUTPUT_MAX || total / TRIM_STEP == (total - (int64_t)a->n) / TRIM_STEP)
         return 0;
     return q(c, NULL, e,
-             "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off >= $2 AND off < $3 - $2"
+             "DELETE FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND isolated_id = $4 AND off >= $2 AND off < $3 - $2"
              " AND off + octet_length(bytes) <= $3 - $2",
-             "iii", a->checkpoint, HALF, total);
+             "iiii", a->checkpoint, HALF, total, a->isolated);
 }
 
-int store_output_append(struct store *s, int64_t checkpoint, const void *bytes, size_t n, struct err *e)
+int store_output_append(struct store *s, int64_t checkpoint, int64_t isolated, const void *bytes, size_t n, struct err *e)
 {
-    struct output_args a = {.checkpoint = checkpoint, .bytes = bytes, .n = n};
+    struct output_args a = {.checkpoint = checkpoint, .isolated = isolated, .bytes = bytes, .n = n};
 
     return n ? store_tx(s, TX_WRITE, append_fn, &a, e) : 0;
 }
 
 /* Appends the bytes [from, to) of the whole. */
-static int read_range(struct conn *c, int64_t checkpoint, int64_t from, int64_t to, struct buf *out, struct err *e)
+static int read_range(struct conn *c, const struct output_args *of, int64_t from, int64_t to, struct buf *out, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
     int r;
@@ -98,9 +102,10 @@ static int read_range(struct conn *c, int64_t checkpoint, int64_t from, int64_t 
     if (from >= to)
         return 0;
     r = q(c, &res, e,
-          "SELECT off, bytes FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off < $3 AND off >= coalesce("
-          "(SELECT max(off) FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND off <= $2), 0) ORDER BY off",
-          "iii", checkpoint, from, to);
+          "SELECT off, bytes FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND isolated_id = $4 AND off < $3 AND off >="
+          " coalesce((SELECT max(off) FROM checkpointfs.output_parts WHERE checkpoint_id = $1 AND isolated_id = $4 AND off <= $2), 0)"
+          " ORDER BY off",
+          "iiii", of->checkpoint, from, to, of->isolated);
     if (r)
         return r;
     for (int i = 0; i < PQntuples(res); i++) {
@@ -116,7 +121,7 @@ static int read_range(struct conn *c, int64_t checkpoint, int64_t from, int64_t 
 }
 
 /* The bytes [from, to) of what is shown of an output whose middle is gone: a half, the line, a half. */
-static int read_around_gap(struct conn *c, int64_t checkpoint, int64_t total, int64_t from, int64_t to, struct buf *out,
+static int read_around_gap(struct conn *c, const struct output_args *of, int64_t total, int64_t from, int64_t to, struct buf *out,
                            struct err *e)
 {
     char line[GAP_LINE_MAX];
@@ -124,12 +129,12 @@ static int read_around_gap(struct conn *c, int64_t checkpoint, int64_t total, in
     int64_t moved = total - HALF - second;
     int64_t a = from > HALF ? from : HALF;
     int64_t b = to < second ? to : second;
-    int r = read_range(c, checkpoint, from, to < HALF ? to : HALF, out, e);
+    int r = read_range(c, of, from, to < HALF ? to : HALF, out, e);
 
     if (r == 0 && a < b)
         buf_add(out, line + (a - HALF), (size_t)(b - a));
     if (r == 0)
-        r = read_range(c, checkpoint, (from > second ? from : second) + moved, (to < second + HALF ? to : second + HALF) + moved, out, e);
+        r = read_range(c, of, (from > second ? from : second) + moved, (to < second + HALF ? to : second + HALF) + moved, out, e);
     return r;
 }
 
@@ -140,21 +145,22 @@ static int read_fn(struct conn *c, void *arg, struct err *e)
     size_t before = a->out->len;
     int64_t end = a->off + (int64_t)a->n;
     int64_t total;
-    int r = q(c, &res, e, "SELECT total FROM checkpointfs.outputs WHERE checkpoint_id = $1", "i", a->checkpoint);
+    int r = q(c, &res, e, "SELECT total FROM checkpointfs.outputs WHERE checkpoint_id = $1 AND isolated_id = $2", "ii", a->checkpoint,
+              a->isolated);
 
     if (r || PQntuples(res) == 0)
         return r;
     total = col_int(res, 0, 0);
-    r = total > STORE_OUTPUT_MAX ? read_around_gap(c, a->checkpoint, total, a->off, end, a->out, e)
-                                 : read_range(c, a->checkpoint, a->off, end < total ? end : total, a->out, e);
+    r = total > STORE_OUTPUT_MAX ? read_around_gap(c, a, total, a->off, end, a->out, e)
+                                 : read_range(c, a, a->off, end < total ? end : total, a->out, e);
     if (r)
         buf_truncate(a->out, before); /* the call may be run again */
     return r;
 }
 
-int store_read_output(struct store *s, int64_t checkpoint, int64_t off, size_t n, struct buf *ret, struct err *e)
+int store_read_output(struct store *s, int64_t checkpoint, int64_t isolated, int64_t off, size_t n, struct buf *ret, struct err *e)
 {
-    struct output_args a = {.checkpoint = checkpoint, .off = off, .n = n, .out = ret};
+    struct output_args a = {.checkpoint = checkpoint, .isolated = isolated, .off = off, .n = n, .out = ret};
 
     return n ? store_tx(s, TX_READ, read_fn, &a, e) : 0;
 }

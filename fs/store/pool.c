@@ -9,14 +9,20 @@
 
 #include "database/connect.h"
 #include "util/clock.h"
+#include "util/text.h"
 
 #define CONNECT_MS 2000
 #define STARTING_PAUSE_MS 50
 
-/* The session's settings. Not in the `options` parameter, which connection poolers refuse. */
+/* The session's settings. Not in the `options` parameter, which connection poolers refuse. What a write was answered for has to outlive
+ * the server: a server that commits without waiting for its log is told to wait, one that waits for more is left as it is. A mount that
+ * stands still in a transaction (its machine sleeps) has the line's lock, for which every other one waits: it loses it before its lease,
+ * and runs the transaction again when it wakes. Not much before: a statement that is still on its way to the server, a long one over a
+ * slow line, counts as standing still, too. */
 static const char session_sql[] =
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
     "SET search_path = checkpointfs, pg_catalog; SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;"
-    "SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning;"
+    "SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '10s'; SET client_min_messages = warning;"
     "SET timezone = 'UTC'; SET bytea_output = 'hex'; SET default_transaction_isolation = 'read committed'";
 
 static void add(struct store *s, size_t *used, const char *keyword, const char *value)
@@ -100,6 +106,7 @@ void pool_free(struct store *s)
     for (int i = 0; s->conns && i < s->n; i++)
         PQfinish(s->conns[i].pg);
     free(s->conns);
+    free(s->password);
     free(s->keywords);
     free(s->values);
     PQconninfoFree(s->options);
@@ -115,26 +122,55 @@ static void drop(struct conn *c)
     c->dead = false;
 }
 
-/* An idle connection has nothing to say, unless the server closed it meanwhile. */
+/* An idle connection has nothing to say, unless the server closed it meanwhile. One from before a silence has lost its server. */
 static bool fresh(struct conn *c)
 {
     struct pollfd p = {.fd = PQsocket(c->pg), .events = POLLIN};
 
-    if (PQstatus(c->pg) != CONNECTION_OK)
+    if (PQstatus(c->pg) != CONNECTION_OK || c->silences != atomic_load(&c->store->silences))
         return false;
     if (poll(&p, 1, 0) == 0)
         return true;
     return PQconsumeInput(c->pg) && PQstatus(c->pg) == CONNECTION_OK && !(p.revents & (POLLHUP | POLLERR));
 }
 
+/* From the connection string, PGPASSWORD or a password file. */
+static int keep_password(struct store *s, const struct conn *c, struct err *e)
+{
+    const char *given = PQpass(c->pg);
+    char *password = str_dup(given ? given : "");
+
+    if (!password)
+        return err_set(e, ENOMEM, "out of memory");
+    pthread_mutex_lock(&s->lock);
+    free(s->password);
+    s->password = password;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+char *store_password(struct store *s)
+{
+    char *password;
+
+    pthread_mutex_lock(&s->lock);
+    password = str_dup(s->password);
+    pthread_mutex_unlock(&s->lock);
+    return password;
+}
+
 /* One try to connect and set up the session. -EAGAIN: the server said that this is a bad moment, or cut what it had accepted. */
 static int try_connect(struct store *s, struct conn *c, int64_t deadline, struct err *e)
 {
-    int r = database_connect(s->keywords, s->values, &s->abandoned, deadline, &c->pg, e);
+    int r;
 
+    c->silences = atomic_load(&s->silences);
+    r = database_connect(s->keywords, s->values, &s->abandoned, deadline, &c->pg, e);
     if (r)
         return r;
     r = q_simple(c, session_sql, e);
+    if (r == 0)
+        r = keep_password(s, c, e);
     if (r == 0)
         return 0;
     if (c->dead && clock_mono_ms() < c->deadline_ms)
@@ -164,6 +200,11 @@ static int connect_one(struct store *s, struct conn *c, struct err *e)
     }
 }
 
+int pool_connect(struct store *s, struct conn *c, struct err *e)
+{
+    return connect_one(s, c, e);
+}
+
 static struct conn *find_free(struct store *s)
 {
     struct conn *unconnected = NULL;
@@ -191,7 +232,7 @@ int pool_checkout(struct store *s, int64_t deadline_ms, struct conn **ret, struc
     if (c) {
         c->in_use = true;
         c->deadline_ms = deadline_ms;
-        c->abandoned = &s->abandoned;
+        c->store = s;
         c->sqlstate[0] = '\0';
     }
     pthread_mutex_unlock(&s->lock);

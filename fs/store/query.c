@@ -15,11 +15,13 @@
 #define BOUNDED_MS 2000
 #define NORMAL_MS 30000
 #define LONG_MS 120000
-#define LOOK_MS 100 /* how soon a call notices that the store was abandoned */
+#define LOOK_MS 100 /* how soon a call notices that the store was abandoned, or is silent */
+#define SILENT_MS 2000
 #define RETRIES 8
 #define RECONNECTS 3
 #define ASK_PAUSE_MS 100
 #define ASK_MS 10000
+#define ASKABLE_MS 300000 /* less than KEEP in changes.c */
 #define PARAMS_MAX 48
 #define OID_BOOL 16
 #define OID_BYTEA 17
@@ -43,12 +45,14 @@ static int lost(struct conn *c, struct err *e)
 
 static int await(struct conn *c, short events, struct err *e)
 {
+    unsigned silences = atomic_load(&c->store->silences);
+
     for (;;) {
         struct pollfd p = {.fd = PQsocket(c->pg), .events = events};
         int64_t left = c->deadline_ms - clock_mono_ms();
         int n;
 
-        if (left <= 0 || atomic_load(c->abandoned))
+        if (left <= 0 || atomic_load(&c->store->abandoned) || atomic_load(&c->store->silences) != silences)
             return timed_out(c, e);
         n = poll(&p, 1, left > LOOK_MS ? LOOK_MS : (int)left);
         if (n > 0)
@@ -58,13 +62,19 @@ static int await(struct conn *c, short events, struct err *e)
     }
 }
 
+/* Whether the server ended the connection: shut down, broken, or left idle in a transaction for too long (25P03). */
+static bool cut_off(const struct conn *c)
+{
+    return strncmp(c->sqlstate, "57P", 3) == 0 || strncmp(c->sqlstate, "08", 2) == 0 || strcmp(c->sqlstate, "25P03") == 0;
+}
+
 /* errno of a failed statement. */
 static int sqlstate_code(const struct conn *c)
 {
     static const struct { const char *state; int code; } table[] = {
-        {"57014", ETIMEDOUT}, {"55P03", ETIMEDOUT}, {"25P03", ETIMEDOUT}, {"23505", EEXIST}, {"25006", EROFS},
-        {"53100", ENOSPC},    {"53200", ENOMEM},    {"42501", EACCES},    {"42P01", ENODATA}, {"3F000", ENODATA},
-        {"42883", ENODATA},   {"22021", EINVAL},    {"22P02", EINVAL},    {"22P05", EINVAL},
+        {"57014", ETIMEDOUT}, {"55P03", ETIMEDOUT}, {"23505", EEXIST},  {"25006", EROFS},  {"53100", ENOSPC},
+        {"53200", ENOMEM},    {"42501", EACCES},    {"42P01", ENODATA}, {"3F000", ENODATA}, {"42883", ENODATA},
+        {"22021", EINVAL},    {"22P02", EINVAL},    {"22P05", EINVAL},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -88,7 +98,7 @@ static int failed(struct conn *c, const PGresult *r, struct err *e)
     cleanup_free char *line = database_one_line(PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY));
 
     snprintf(c->sqlstate, sizeof(c->sqlstate), "%s", state ? state : "");
-    if (!state || strncmp(state, "57P", 3) == 0 || strncmp(state, "08", 2) == 0 || PQstatus(c->pg) != CONNECTION_OK)
+    if (!state || cut_off(c) || PQstatus(c->pg) != CONNECTION_OK)
         return lost(c, e);
     return err_set(e, sqlstate_code(c), "the store: %s", line && *line ? line : "a statement failed");
 }
@@ -127,6 +137,7 @@ static int collect(struct conn *c, PGresult **ret, struct err *e)
                 return r;
             if (!PQconsumeInput(c->pg))
                 return lost(c, e);
+            atomic_store(&c->store->heard_ms, clock_mono_ms());
         }
         one = PQgetResult(c->pg);
         if (!one)
@@ -343,15 +354,37 @@ static bool writes(enum tx_mode mode)
     return mode == TX_WRITE || mode == TX_WRITE_LONG || mode == TX_BOUNDED;
 }
 
-/* The transaction's number, by which it can be asked about when the answer to COMMIT is lost. 0 = it wrote nothing. */
-static int number(struct conn *c, int64_t *ret, struct err *e)
+/* What a transaction can be asked about by when the answer to its COMMIT is lost. */
+struct mark {
+    char *token;    /* of its row in `commits`; NULL = it wrote nothing, or may be run again in any case. Owned */
+    int64_t number; /* the server's; it tells only whether it is still under way, since after a crash others get it */
+    int64_t at;     /* clock_boot_ms: the row isn't kept for ever */
+};
+
+static void mark_free(struct mark *m)
+{
+    free(m->token);
+    *m = (struct mark){0};
+}
+
+/* The last statement before COMMIT; what has written nothing writes nothing here. */
+static int leave_mark(struct conn *c, struct mark *ret, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
-    int r = q(c, &res, e, "SELECT pg_current_xact_id_if_assigned()::text::bigint", "");
+    bool no_memory = false;
+    int r;
 
-    if (r == 0)
-        *ret = col_int(res, 0, 0);
-    return r;
+    if (!c->store->migrated)
+        return 0;
+    ret->at = clock_boot_ms();
+    r = q(c, &res, e,
+          "INSERT INTO checkpointfs.commits (token) SELECT gen_random_uuid() WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
+          " RETURNING token::text, pg_current_xact_id()::text::bigint", "");
+    if (r || PQntuples(res) == 0)
+        return r;
+    ret->token = col_dup(res, 0, 0, &no_memory);
+    ret->number = col_int(res, 0, 1);
+    return no_memory ? err_set(e, ENOMEM, "out of memory") : 0;
 }
 
 static void roll_back(struct conn *c)
@@ -365,7 +398,7 @@ static void roll_back(struct conn *c)
     memcpy(c->sqlstate, kept, sizeof(kept));
 }
 
-static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, int64_t *ret_number,
+static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum again *ret_again, struct mark *ret_mark,
                     struct err *e)
 {
     const char *begin = begin_sql(mode);
@@ -376,9 +409,9 @@ static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum
     if (r == 0)
         r = fn(c, arg, e);
     if (r >= 0 && writes(mode))
-        end = number(c, ret_number, e);
+        end = leave_mark(c, ret_mark, e);
     if (r >= 0 && end == 0 && begin) {
-        commit_sent = writes(mode) && *ret_number;
+        commit_sent = ret_mark->token != NULL;
         end = q_simple(c, "COMMIT", e);
     } else if (begin && !c->dead) {
         roll_back(c);
@@ -392,28 +425,54 @@ static int run_once(struct conn *c, enum tx_mode mode, tx_fn fn, void *arg, enum
     return r;
 }
 
-/* What became of a transaction whose COMMIT wasn't answered: 1 it is done, 0 it is not, -errno nobody knows. */
-static int ask_outcome(struct store *s, int64_t number_, int64_t deadline_ms)
+/* The same of one whose number was committed, by it or by the one that got the number after a crash. */
+static int ask_token(struct conn *c, const struct mark *m, struct err *e)
 {
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, "SELECT 1 FROM checkpointfs.commits WHERE token = $1::uuid", "s", m->token);
+
+    if (r)
+        return r;
+    if (PQntuples(res) > 0)
+        return 1;
+    return clock_boot_ms() - m->at < ASKABLE_MS ? 0 : err_set(e, EIO, "whether it was committed is no longer known");
+}
+
+/* What became of a transaction: 1 it is done, 0 it is not, -EAGAIN it is under way. Its number comes first: so whoever looks for its row
+ * afterwards sees what it did. */
+static int ask_once(struct conn *c, const struct mark *m, struct err *e)
+{
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, "SELECT pg_xact_status($1::text::xid8)", "i", m->number);
+
+    /* EINVAL: a number that the server never gave, so it was lost in a crash */
+    if (r == -EINVAL || (r == 0 && str_equal(col_text(res, 0, 0), "aborted")))
+        return 0;
+    if (r == 0 && str_equal(col_text(res, 0, 0), "in progress"))
+        return -EAGAIN;
+    return r ? r : ask_token(c, m, e);
+}
+
+/* What became of a transaction whose COMMIT wasn't answered: 1 it is done, 0 it is not, -errno nobody knows. */
+static int ask_outcome(struct store *s, const struct mark *m, int64_t deadline_ms)
+{
+    unsigned silences = atomic_load(&s->silences);
+
     if (deadline_ms > clock_mono_ms() + ASK_MS)
         deadline_ms = clock_mono_ms() + ASK_MS;
     for (;;) {
         cleanup_err struct err why = {0};
-        cleanup_result PGresult *res = NULL;
         struct conn *c = NULL;
         int r = pool_checkout(s, deadline_ms, &c, &why);
 
         if (r == 0) {
-            r = q(c, &res, &why, "SELECT pg_xact_status($1::text::xid8)", "i", number_);
+            r = ask_once(c, m, &why);
             pool_checkin(s, c);
         }
-        if (r == 0 && str_equal(col_text(res, 0, 0), "committed"))
-            return 1;
-        /* EINVAL: a number that the server never gave, so it was lost in a crash */
-        if (r == -EINVAL || (r == 0 && str_equal(col_text(res, 0, 0), "aborted")))
-            return 0;
-        if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms || atomic_load(&s->abandoned)) /* the server is away, or still at it */
-            return r ? r : -EIO;
+        if (r >= 0)
+            return r;
+        if (clock_mono_ms() + ASK_PAUSE_MS >= deadline_ms || atomic_load(&s->abandoned) || atomic_load(&s->silences) != silences)
+            return r; /* the server is away, or still at it */
         clock_sleep_ms(ASK_PAUSE_MS);
     }
 }
@@ -423,7 +482,33 @@ void store_abandon(struct store *s)
     atomic_store(&s->abandoned, true);
 }
 
-int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err *e)
+void store_unanswered(struct store *s)
+{
+    if (clock_mono_ms() - atomic_load(&s->heard_ms) >= SILENT_MS)
+        atomic_fetch_add(&s->silences, 1);
+}
+
+void store_set_probe(struct store *s, void (*probe)(void *arg, const char *what), void *arg)
+{
+    s->probe = probe;
+    s->probe_arg = arg;
+}
+
+void store_set_mask(struct store *s, char *(*mask)(void *arg, const char *text), void *arg)
+{
+    s->mask = mask;
+    s->mask_arg = arg;
+}
+
+static void probe(const struct store *s, const char *when, const char *who)
+{
+    char what[128];
+
+    snprintf(what, sizeof(what), "%s %s", when, who);
+    s->probe(s->probe_arg, what);
+}
+
+static int tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err *e)
 {
     bool is_long = mode == TX_READ_LONG || mode == TX_WRITE_LONG;
     int64_t deadline = clock_mono_ms() + (mode == TX_BOUNDED ? BOUNDED_MS : is_long ? LONG_MS : NORMAL_MS);
@@ -433,12 +518,12 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
         cleanup_err struct err why = {0};
         struct conn *c = NULL;
         enum again again = AGAIN_NO;
-        int64_t number_ = 0;
+        __attribute__((cleanup(mark_free))) struct mark mark = {0};
         int r = pool_checkout(s, deadline, &c, &why);
 
         if (r == 0) {
             c->bounded = mode == TX_BOUNDED;
-            r = run_once(c, mode, fn, arg, &again, &number_, &why);
+            r = run_once(c, mode, fn, arg, &again, &mark, &why);
             pool_checkin(s, c);
         } else if (mode == TX_BOUNDED && r == -ETIMEDOUT) {
             r = -EIO;
@@ -447,7 +532,7 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
         if (r >= 0)
             return r;
         if (again == AGAIN_ASK) {
-            int done = ask_outcome(s, number_, deadline);
+            int done = ask_outcome(s, &mark, deadline);
 
             if (done > 0)
                 return 0;
@@ -461,4 +546,17 @@ int store_tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct err
         if (again == AGAIN_SAME)
             clock_sleep_ms(attempt + 1);
     }
+}
+
+int store_tx_of(struct store *s, const char *who, enum tx_mode mode, tx_fn fn, void *arg, struct err *e)
+{
+    bool probed = s->probe && writes(mode);
+    int r;
+
+    if (probed)
+        probe(s, "before", who);
+    r = tx(s, mode, fn, arg, e);
+    if (probed)
+        probe(s, "after", who);
+    return r;
 }

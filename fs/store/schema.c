@@ -1,4 +1,4 @@
-/* The schema as SQL: one text per version, never changed once released; what comes later is a further text.
+/* The schema as SQL: one text per version, never changed once released; what comes later is a further text, in a file of its own.
  * Times are nanoseconds since 1970 (the mount shows them as mtime); the views turn them into timestamps. */
 #include "store_i.h"
 
@@ -266,7 +266,9 @@ static const char version_1[] =
     "COMMENT ON TABLE actions IS 'The journal: what was asked for, and how far it came.';"
     "COMMENT ON TABLE decisions IS 'Who decided what on which call, bound to the arguments'' SHA-256.';";
 
-const char *const store_migrations[] = {version_1};
+const char *const store_migrations[] = {version_1, schema_audit, schema_shared, schema_undo, schema_branches, schema_plans,
+                                       schema_requests, schema_stretches, schema_traces, schema_texts, schema_commits,
+                                       schema_releases};
 const int store_schema_version = (int)(sizeof(store_migrations) / sizeof(store_migrations[0]));
 
 /* The log can be read and appended to by its function, nothing else; journal, attempts and decisions lose no row. */
@@ -276,9 +278,14 @@ const char store_grants[] =
     "GRANT SELECT ON ALL TABLES IN SCHEMA checkpointfs TO %1$s;"
     "GRANT USAGE ON ALL SEQUENCES IN SCHEMA checkpointfs TO %1$s;"
     "GRANT INSERT, UPDATE ON checkpointfs.lines, checkpointfs.line_branches, checkpointfs.mounts, checkpointfs.actions,"
-    " checkpointfs.turns, checkpointfs.attempts TO %1$s;"
+    " checkpointfs.turns, checkpointfs.attempts, checkpointfs.plans, checkpointfs.plan_items, checkpointfs.room TO %1$s;"
     "GRANT INSERT ON checkpointfs.restores, checkpointfs.decisions TO %1$s;"
+    "GRANT UPDATE (undone_by) ON checkpointfs.restores TO %1$s;"
     "GRANT INSERT, UPDATE, DELETE ON checkpointfs.checkpoints, checkpointfs.state_parts, checkpointfs.states,"
-    " checkpointfs.state_chunks, checkpointfs.files, checkpointfs.calls, checkpointfs.outputs, checkpointfs.output_parts TO %1$s;"
-    "GRANT EXECUTE ON FUNCTION checkpointfs.append_event(bigint, bigint, text), checkpointfs.now_ns(),"
+    " checkpointfs.state_chunks, checkpointfs.files, checkpointfs.calls, checkpointfs.outputs, checkpointfs.output_parts,"
+    " checkpointfs.isolated_branches TO %1$s;"
+    "GRANT DELETE ON checkpointfs.changes TO %1$s;"
+    "GRANT INSERT, DELETE ON checkpointfs.commits TO %1$s;"
+    "GRANT EXECUTE ON FUNCTION checkpointfs.append_event(bigint, bigint, text), checkpointfs.note_changes(bigint, text, bigint[]),"
+    " checkpointfs.now_ns(),"
     " checkpointfs.as_text(bytea), checkpointfs.as_time(bigint) TO %1$s;";

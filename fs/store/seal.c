@@ -31,26 +31,18 @@ static int may_seal(const struct ck_row *k, struct err *e)
     return 0;
 }
 
-static int put_chunks(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
+int seal_chunks(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
 {
-    const char *bytes = seal->bytes;
-    int64_t n = 0;
+    const struct buf *t = seal->transcript;
+    int r = chunks_put(c, checkpoint, seal->bytes, seal->n, e);
 
-    for (size_t off = 0; off < seal->n; off += (size_t)STORE_CHUNK, n++) {
-        size_t len = seal->n - off < (size_t)STORE_CHUNK ? seal->n - off : (size_t)STORE_CHUNK;
-        int r = q(c, NULL, e, "INSERT INTO checkpointfs.state_chunks (checkpoint_id, n, bytes) VALUES ($1, $2::int, $3)", "iiy",
-                  checkpoint, n, (const void *)(bytes + off), len);
-
-        if (r == -EEXIST)
-            return err_set(e, EINVAL, "the checkpoint is sealed already");
-        if (r)
-            return r;
-    }
-    return 0;
+    if (r == 0 && transcript_is_long(t))
+        r = chunks_put(c, -checkpoint, t->data, t->len, e);
+    return r == -EEXIST ? err_set(e, EINVAL, "the checkpoint is sealed already") : r;
 }
 
 /* Compares what the store holds with what was given. */
-static int verify(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
+int seal_verify(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
     int64_t chunks = ((int64_t)seal->n + STORE_CHUNK - 1) / STORE_CHUNK;
@@ -73,31 +65,18 @@ static int verify(struct conn *c, int64_t checkpoint, const struct store_seal *s
 static int same_branch(struct conn *c, const struct ck_row *k, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
-    int r = q(c, &res, e, "SELECT active_branch FROM checkpointfs.lines WHERE id = $1", "i", k->line_id);
-
-    if (r)
-        return r;
-    if (k->offline_by || !str_equal(col_text(res, 0, 0), k->snapshot_branch))
-        return err_set(e, ESTALE, "the active branch is %s since a restore, the snapshot of %s is of %s: take a new checkpoint",
-                       col_text(res, 0, 0), k->name, k->snapshot_branch ? k->snapshot_branch : "another");
-    return 0;
-}
-
-/* What was read out of meta.json is what it still says: a writer may have come between. */
-static int same_meta(struct conn *c, int64_t checkpoint, const struct buf *meta, struct err *e)
-{
-    cleanup_result PGresult *res = NULL;
-    bool same;
-    int r = q(c, &res, e, "SELECT bytes FROM checkpointfs.files WHERE checkpoint_id = $1 AND kind = 'meta'", "i", checkpoint);
+    int r = k->isolated ? q(c, &res, e,
+                            "SELECT branch_id FROM checkpointfs.isolated_branches WHERE id = $1 AND state = 'ready'", "i", k->isolated)
+                        : q(c, &res, e, "SELECT active_branch FROM checkpointfs.lines WHERE id = $1", "i", k->line_id);
 
     if (r)
         return r;
     if (PQntuples(res) == 0)
-        same = !meta;
-    else
-        same = meta && (size_t)PQgetlength(res, 0, 0) == meta->len &&
-               (meta->len == 0 || memcmp(PQgetvalue(res, 0, 0), meta->data, meta->len) == 0);
-    return same ? 0 : err_set(e, EAGAIN, "meta.json changed while the state was being sealed");
+        return err_set(e, ESTALE, "the isolated branch that the snapshot of %s was taken of is gone", k->name);
+    if (k->offline_by || !str_equal(col_text(res, 0, 0), k->snapshot_branch))
+        return err_set(e, ESTALE, "the active branch is %s since a restore, the snapshot of %s is of %s: take a new checkpoint",
+                       col_text(res, 0, 0), k->name, k->snapshot_branch ? k->snapshot_branch : "another");
+    return 0;
 }
 
 static int put_calls(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
@@ -123,9 +102,9 @@ static int put_state(struct conn *c, int64_t checkpoint, const struct store_seal
 {
     int r = q(c, NULL, e,
               "INSERT INTO checkpointfs.states (checkpoint_id, size, sha256, envelope, step_id, parent, framework, agent,"
-              " trace_id) VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9)",
-              "iisssssss", checkpoint, (int64_t)seal->n, seal->sha256, seal->envelope ? seal->envelope : "{}", seal->step_id,
-              seal->parent, seal->framework, seal->agent, seal->trace_id);
+              " trace_id, state_trace_id) VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10)",
+              "iissssssss", checkpoint, (int64_t)seal->n, seal->sha256, seal->envelope ? seal->envelope : "{}", seal->step_id,
+              seal->parent, seal->framework, seal->agent, seal->trace_id, seal->state_trace_id);
 
     if (r == 0)
         r = q(c, NULL, e, "DELETE FROM checkpointfs.state_parts WHERE checkpoint_id = $1", "i", checkpoint);
@@ -137,6 +116,17 @@ static int put_state(struct conn *c, int64_t checkpoint, const struct store_seal
               "iiisbb", checkpoint, (int64_t)seal->n, (int64_t)seal->by, seal->run_id, (int)seal->partial_ok,
               (int)seal->waits_input);
     return r;
+}
+
+int seal_put(struct conn *c, int64_t checkpoint, const struct store_seal *seal, struct err *e)
+{
+    int r = put_state(c, checkpoint, seal, e);
+
+    if (r == 0)
+        r = put_calls(c, checkpoint, seal, e);
+    if (r == 0)
+        r = file_put(c, checkpoint, FILE_CHECKPOINT, seal->checkpoint_json->data, seal->checkpoint_json->len, e);
+    return r ? r : transcript_put(c, checkpoint, seal->transcript, e);
 }
 
 static int log_seal(struct conn *c, const struct ck_row *k, const struct seal_args *a, int64_t attempt, struct err *e)
@@ -167,9 +157,9 @@ static int seal_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = may_seal(&before, e);
     if (r == 0)
-        r = put_chunks(c, a->checkpoint, seal, e);
+        r = seal_chunks(c, a->checkpoint, seal, e);
     if (r == 0)
-        r = verify(c, a->checkpoint, seal, e);
+        r = seal_verify(c, a->checkpoint, seal, e);
     if (r == 0)
         r = ck_lock(c, a->checkpoint, &k, e);
     if (r == 0)
@@ -177,19 +167,13 @@ static int seal_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = same_branch(c, &k, e);
     if (r == 0)
-        r = same_meta(c, k.id, seal->meta, e);
+        r = meta_is(c, k.id, seal->meta, e);
     if (r == 0 && !seal->meta) /* it stays writable after the seal, so it has to be there */
         r = file_put(c, k.id, FILE_META, EMPTY_META, strlen(EMPTY_META), e);
     if (r == 0)
-        r = put_state(c, k.id, seal, e);
+        r = seal_put(c, k.id, seal, e);
     if (r == 0)
-        r = put_calls(c, k.id, seal, e);
-    if (r == 0)
-        r = file_put(c, k.id, FILE_CHECKPOINT, seal->checkpoint_json->data, seal->checkpoint_json->len, e);
-    if (r == 0)
-        r = file_put(c, k.id, FILE_TRANSCRIPT, seal->transcript->data, seal->transcript->len, e);
-    if (r == 0)
-        r = attempt_open(c, k.id, 0, &attempt, e);
+        r = attempt_open(c, k.id, 0, 0, &attempt, e);
     return r ? r : log_seal(c, &k, a, attempt, e);
 }
 

@@ -12,6 +12,7 @@
 struct take_args {
     int64_t line_id;
     int64_t mount_id;
+    int64_t isolated;
     int64_t checkpoint;
     int64_t action;
     const char *name;
@@ -25,6 +26,8 @@ struct take_args {
     int code;
     const char *note;
     bool stale;
+    bool copy;
+    struct store_action discard; /* that gives the snapshot of a copy back */
 };
 
 /* Journals the action of a take and its request in the log. */
@@ -34,7 +37,7 @@ static int journal(struct conn *c, const struct take_args *a, const struct ck_ro
     cleanup_free char *command = str_format("mkdir %s", k->name);
     cleanup_free char *uid = NULL;
     struct act_new n = {.id = action, .kind = ACTION_TAKE, .state = ACTION_QUEUED, .line_id = k->line_id, .checkpoint = k->id,
-                        .mount_id = a->mount_id, .command = command, .by = by, .waiting = true};
+                        .isolated = k->isolated, .mount_id = a->mount_id, .command = command, .by = by, .waiting = true};
     struct event ev = {.what = "checkpoint.requested", .line_id = k->line_id, .checkpoint = k->id, .uid = k->uid, .name = k->name,
                        .by = by};
     int r = by && command ? act_insert(c, &n, NULL, &uid, e) : err_set(e, ENOMEM, "out of memory");
@@ -65,11 +68,25 @@ static int name_free(struct conn *c, int64_t line_id, const char *name, struct e
     return r;
 }
 
+/* What is restored, or made, promoted or deleted, isn't captured. */
+static int database_free(struct conn *c, int64_t line_id, int64_t isolated, struct err *e)
+{
+    cleanup_iso struct iso_row i = {0};
+    int r;
+
+    if (!isolated)
+        return line_takes_blocked(c, line_id, e);
+    r = iso_read(c, isolated, &i, e);
+    if (r == 0)
+        r = iso_ready(&i, e);
+    return r ? r : iso_changing(c, &i, e);
+}
+
 static int begin_fn(struct conn *c, void *arg, struct err *e)
 {
     struct take_args *a = arg;
     char uid[4 + UID_DIGITS] = "ck-";
-    struct ck_row k = {.line_id = a->line_id, .uid = uid, .name = (char *)(uintptr_t)a->name};
+    struct ck_row k = {.line_id = a->line_id, .uid = uid, .name = (char *)(uintptr_t)a->name, .isolated = a->isolated};
     int64_t action = 0;
     int r = random_hex(uid + 3, UID_DIGITS);
 
@@ -79,14 +96,14 @@ static int begin_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = name_free(c, a->line_id, a->name, e);
     if (r == 0)
-        r = line_takes_blocked(c, a->line_id, e);
+        r = database_free(c, a->line_id, a->isolated, e);
     if (r == 0)
         r = next_ids(c, &k.id, &action, e);
     if (r == 0)
         r = q(c, NULL, e,
-              "INSERT INTO checkpointfs.checkpoints (id, uid, line_id, name, taken_name, seq, phase) VALUES ($1, $2, $3, $4,"
-              " $4, $5, 'taking')",
-              "isisi", k.id, uid, a->line_id, a->name, action);
+              "INSERT INTO checkpointfs.checkpoints (id, uid, line_id, name, taken_name, seq, phase, isolated_id, taken_on)"
+              " VALUES ($1, $2, $3, $4, $4, $5, 'taking', $6, $6)",
+              "isisii", k.id, uid, a->line_id, a->name, action, a->isolated);
     if (r == 0)
         r = journal(c, a, &k, action, e);
     a->ret_checkpoint = k.id;
@@ -97,7 +114,13 @@ static int begin_fn(struct conn *c, void *arg, struct err *e)
 int store_take_begin(struct store *s, int64_t line_id, int64_t mount_id, const char *name, const struct store_who *who,
                      int64_t *ret_checkpoint, int64_t *ret_action, struct err *e)
 {
-    struct take_args a = {.line_id = line_id, .mount_id = mount_id, .name = name, .who = who};
+    return store_take_begin_on(s, line_id, mount_id, 0, name, who, ret_checkpoint, ret_action, e);
+}
+
+int store_take_begin_on(struct store *s, int64_t line_id, int64_t mount_id, int64_t isolated, const char *name, const struct store_who *who,
+                        int64_t *ret_checkpoint, int64_t *ret_action, struct err *e)
+{
+    struct take_args a = {.line_id = line_id, .mount_id = mount_id, .isolated = isolated, .name = name, .who = who};
     int r = store_tx(s, TX_BOUNDED, begin_fn, &a, e);
 
     if (r == 0) {
@@ -124,7 +147,7 @@ static int again_fn(struct conn *c, void *arg, struct err *e)
         return q(c, NULL, e, "UPDATE checkpointfs.checkpoints SET offline_by = 0 WHERE id = $1", "i", k.id);
     }
     if (r == 0)
-        r = line_takes_blocked(c, k.line_id, e);
+        r = database_free(c, k.line_id, k.isolated, e);
     if (r == 0)
         r = next_ids(c, &unused, &action, e);
     /* the database is captured now, not when the first try was: it comes after every restore since */
@@ -186,7 +209,7 @@ static int settled_fn(struct conn *c, void *arg, struct err *e)
     if (r == 0)
         r = file_put(c, k.id, FILE_CHECKPOINT, a->checkpoint_json->data, a->checkpoint_json->len, e);
     if (r == 0 && a->doc)
-        r = act_doc(c, act.id, k.id, a->doc, true, e);
+        r = act_doc(c, act.id, k.id, 0, a->doc, true, e);
     if (r == 0)
         r = act_settle(c, act.id, ACTION_DONE, 0, NULL, e);
     if (r)
@@ -216,18 +239,46 @@ static int fail_action(struct conn *c, const struct take_args *a, struct act_row
         return err_set(e, EALREADY, "the take was settled before");
     *ret_told = act->state == ACTION_FAILED;
     if (a->doc)
-        r = act_doc(c, act->id, a->checkpoint, a->doc, true, e);
+        r = act_doc(c, act->id, a->checkpoint, 0, a->doc, true, e);
     return r || *ret_told ? r : act_settle(c, act->id, ACTION_FAILED, a->code, a->note, e);
+}
+
+/* The snapshot of a take that was over is given back by an action of its own, journalled together with the failure: whoever is killed
+ * behind this leaves it to the next mount. Its take's row says that the snapshot belongs to nothing any more (store_leftover), also when
+ * Neon refuses to delete it and the checkpoint is removed. */
+static int give_back(struct conn *c, struct take_args *a, const struct ck_row *k, struct err *e)
+{
+    cleanup_free char *by = who_json(a->who);
+    cleanup_free char *uid = NULL;
+    cleanup_free char *sql = str_format("%sWHERE id = $1", act_columns);
+    cleanup_result PGresult *res = NULL;
+    struct act_new n = {.kind = ACTION_DELETE, .state = ACTION_QUEUED, .line_id = k->line_id, .checkpoint = k->id,
+                        .command = DISCARD_COMMAND, .by = by, .waiting = true};
+    struct event ev = {.what = "delete.started", .line_id = k->line_id, .checkpoint = k->id, .uid = k->uid, .name = k->name, .by = by};
+    int64_t id = 0;
+    int r = by && sql ? act_insert(c, &n, &id, &uid, e) : err_set(e, ENOMEM, "out of memory");
+
+    if (r == 0) /* the checkpoint's place is the number of its take */
+        r = q(c, NULL, e, "UPDATE checkpointfs.actions SET step = 'given back', changed_at = checkpointfs.now_ns() WHERE id = $1"
+              " AND kind = 'take'", "i", k->seq);
+    if (r == 0)
+        r = q(c, &res, e, sql, "i", id);
+    store_action_free(&a->discard);
+    if (r == 0)
+        r = act_read(res, 0, &a->discard, e);
+    ev.action = uid;
+    return r ? r : event_append(c, &ev, e);
 }
 
 static int failed_fn(struct conn *c, void *arg, struct err *e)
 {
-    const struct take_args *a = arg;
+    struct take_args *a = arg;
     cleanup_act struct act_row act = {0};
     cleanup_ck struct ck_row k = {0};
     bool told = false;
+    cleanup_free char *by = a->who ? who_json(a->who) : NULL;
     struct event ev = {.what = "checkpoint.failed"};
-    int r = ck_lock(c, a->checkpoint, &k, e);
+    int r = a->who && !by ? err_set(e, ENOMEM, "out of memory") : ck_lock(c, a->checkpoint, &k, e);
 
     if (r == 0 && a->action)
         r = fail_action(c, a, &act, &told, e);
@@ -244,9 +295,12 @@ static int failed_fn(struct conn *c, void *arg, struct err *e)
     if (told)
         return notify_change(c, k.id, e);
     event_about(&ev, &act, &k);
+    if (by)
+        ev.by = by;
     ev.code = a->code;
     ev.message = a->note;
-    return event_append(c, &ev, e);
+    r = event_append(c, &ev, e);
+    return r == 0 && a->copy && (k.phase == PHASE_SAVED || k.phase == PHASE_SEALED) ? give_back(c, a, &k, e) : r;
 }
 
 int store_take_failed(struct store *s, int64_t checkpoint, int64_t action, int code, const char *note, const char *doc,
@@ -255,4 +309,17 @@ int store_take_failed(struct store *s, int64_t checkpoint, int64_t action, int c
     struct take_args a = {.checkpoint = checkpoint, .action = action, .code = code, .note = note, .doc = doc};
 
     return store_tx(s, TX_WRITE, failed_fn, &a, e);
+}
+
+int store_take_is_copy(struct store *s, int64_t checkpoint, int code, const char *note, const struct store_who *who,
+                       struct store_action *ret, struct err *e)
+{
+    struct take_args a = {.checkpoint = checkpoint, .code = code, .note = note, .who = who, .copy = true};
+    int r = store_tx(s, TX_WRITE, failed_fn, &a, e);
+
+    if (r)
+        store_action_free(&a.discard);
+    else
+        *ret = a.discard;
+    return r;
 }

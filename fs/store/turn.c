@@ -21,7 +21,8 @@ struct turn_args {
     int granted;
 };
 
-/* Those of mounts that no longer live don't ask: whoever takes them over asks for them. */
+/* Those of mounts that no longer live don't ask: whoever takes them over asks for them. Such a holder is waited for on its own line only,
+ * where a mount takes it over: on another line there may be none for ever. */
 static int look(struct conn *c, int64_t action, struct view *ret, struct err *e)
 {
     cleanup_result PGresult *res = NULL;
@@ -30,9 +31,11 @@ static int look(struct conn *c, int64_t action, struct view *ret, struct err *e)
               " (SELECT w.id FROM checkpointfs.actions w JOIN checkpointfs.mounts m ON m.id = w.mount_id"
               "  WHERE w.project_id = a.project_id AND w.waiting AND (w.id = a.id OR"
               "   (m.left_at IS NULL AND m.beat_at > clock_timestamp() - $2 * interval '1 ms'))"
-              "  ORDER BY w.kind NOT IN ('restore', 'replay'), w.id LIMIT 1) = a.id"
+              "  ORDER BY NOT w.blocks_takes, w.id LIMIT 1) = a.id, a.mount_id"
               " FROM checkpointfs.actions a LEFT JOIN checkpointfs.turns t ON t.project_id = a.project_id"
               " LEFT JOIN checkpointfs.actions h ON h.id = t.action_id AND h.id <> a.id AND h.state IN ('queued', 'running')"
+              "  AND (h.line_id = a.line_id OR EXISTS (SELECT 1 FROM checkpointfs.mounts m WHERE m.id = h.mount_id"
+              "   AND m.left_at IS NULL AND m.beat_at > clock_timestamp() - $2 * interval '1 ms'))"
               " WHERE a.id = $1",
               "ii", action, (int64_t)STORE_LEASE_MS);
     const char *state;
@@ -44,6 +47,8 @@ static int look(struct conn *c, int64_t action, struct view *ret, struct err *e)
     state = col_text(res, 0, 0);
     if (strcmp(state, "queued") != 0 && strcmp(state, "running") != 0)
         return err_set(e, ESTALE, "%s", col_text(res, 0, 1) ? col_text(res, 0, 1) : "the action was settled before");
+    if (!act_mine(c, col_int(res, 0, 6)))
+        return err_set(e, ESTALE, "another mount has taken over the action");
     ret->queued = strcmp(state, "queued") == 0;
     ret->waiting = col_bool(res, 0, 2);
     ret->mine = col_bool(res, 0, 3);

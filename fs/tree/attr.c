@@ -8,7 +8,7 @@
 
 static void attr_directory(struct node_attr *a, node_id id, int64_t mtime)
 {
-    *a = (struct node_attr){.id = id, .mode = S_IFDIR | 0755, .size = 0, .mtime = mtime, .source = SOURCE_NONE};
+    *a = (struct node_attr){.id = id, .mode = S_IFDIR | 0777, .size = 0, .mtime = mtime, .source = SOURCE_NONE};
 }
 
 void attr_link(struct node_attr *a, node_id id, const char *prefix, const char *name, int64_t mtime)
@@ -16,18 +16,18 @@ void attr_link(struct node_attr *a, node_id id, const char *prefix, const char *
     *a = (struct node_attr){.id = id, .mode = S_IFLNK | 0777, .size = (int64_t)(strlen(prefix) + strlen(name)), .mtime = mtime};
 }
 
-static int64_t status_size(const struct index_entry *e)
+static int64_t status_size(const struct index_entry *e, int64_t lost)
 {
     struct buf b = {0};
     int64_t n;
 
-    status_render(&e->c, e->draft_size > 0, &b);
+    status_render(&e->c, e->draft_size > 0, lost, &b);
     n = (int64_t)b.len;
     buf_free(&b);
     return n;
 }
 
-void attr_checkpoint_file(const struct index_entry *e, const struct file_row *row, struct node_attr *a)
+void attr_checkpoint_file(const struct index *x, const struct index_entry *e, const struct file_row *row, struct node_attr *a)
 {
     const struct store_checkpoint *c = &e->c;
     bool is_sealed = c->phase == PHASE_SEALED;
@@ -35,15 +35,16 @@ void attr_checkpoint_file(const struct index_entry *e, const struct file_row *ro
     *a = (struct node_attr){
         .id = node_make(CLASS_CHECKPOINT, c->id, row->kind),
         .mode = row->mode,
+        .who = row->who,
         .mtime = c->changed_at,
         .source = row->source,
         .file = row->file,
         .immutable = row->immutable && is_sealed,
-        .fixed_name = is_sealed && row->kind != CKPT_META,
+        .fixed_name = is_sealed && row->kind != CKPT_META && row->kind != CKPT_BRANCHES,
     };
     if (row->source == SOURCE_STATE && !is_sealed) {
         a->source = SOURCE_DRAFT;
-        a->mode = S_IFREG | 0600;
+        a->mode = S_IFREG | 0666;
         a->size = e->draft_size;
         a->mtime = e->draft_mtime;
     } else if (row->source == SOURCE_FILE || row->source == SOURCE_STATE || row->source == SOURCE_OUTPUT || row->source == SOURCE_HISTORY) {
@@ -52,7 +53,7 @@ void attr_checkpoint_file(const struct index_entry *e, const struct file_row *ro
     } else if (row->source == SOURCE_EMPTY) {
         a->mtime = c->created_at;
     } else if (row->kind == CKPT_STATUS) {
-        a->size = status_size(e);
+        a->size = status_size(e, index_lost(x));
     } else if (row->kind == CKPT_PENDING) {
         a->mtime = c->sealed_at;
     }
@@ -62,7 +63,7 @@ void attr_call(const struct store_checkpoint *c, const struct store_call *call, 
 {
     *a = (struct node_attr){
         .id = node_make(CLASS_CALL, call->id, ONLY_KIND),
-        .mode = S_IFREG | 0400,
+        .mode = S_IFREG | 0444,
         .size = call->file_size,
         .mtime = c->sealed_at,
         .immutable = true,
@@ -82,11 +83,23 @@ void attr_action(const struct store_action_entry *act, struct node_attr *a)
     };
 }
 
+void attr_replaced(const struct index_replaced *b, struct node_attr *a)
+{
+    *a = (struct node_attr){
+        .id = node_make(CLASS_REPLACED, b->id, ONLY_KIND),
+        .mode = S_IFREG | 0444,
+        .size = (int64_t)b->n,
+        .mtime = b->mtime,
+        .source = SOURCE_TEXT,
+    };
+}
+
 void attr_temp(const struct index_temp *t, struct node_attr *a)
 {
     *a = (struct node_attr){
         .id = node_make(CLASS_TEMP, t->id, ONLY_KIND),
-        .mode = S_IFREG | 0600,
+        .mode = S_IFREG | 0666,
+        .who = ROLE_AGENT,
         .size = (int64_t)t->data.len,
         .mtime = t->mtime,
         .source = SOURCE_TEMP,
@@ -108,7 +121,7 @@ int attr_mount_row(struct index *x, const struct file_row *row, struct node_attr
     struct index_entry *latest;
 
     *a = (struct node_attr){
-        .id = node_make(CLASS_MOUNT, 0, row->kind), .mode = row->mode, .mtime = INDEX_EPOCH, .source = row->source,
+        .id = node_make(CLASS_MOUNT, 0, row->kind), .mode = row->mode, .who = row->who, .mtime = INDEX_EPOCH, .source = row->source,
     };
     switch ((enum mount_kind)row->kind) {
     case MOUNT_LATEST:
@@ -138,14 +151,23 @@ int attr_mount_row(struct index *x, const struct file_row *row, struct node_attr
         return 0;
     case MOUNT_ROOT:
     case MOUNT_PENDING:
+    case MOUNT_RUNS:
+    case MOUNT_BY_ID:
+    case MOUNT_BY_SNAPSHOT:
+    case MOUNT_BY_TRACE:
     case MOUNT_ACTIONS:
+    case MOUNT_REPLACED:
         a->mtime = listing_time(x);
         a->fixed_name = true;
         return 0;
     case MOUNT_CONTROL:
+    case MOUNT_IMPORT: /* what is in it is the mount's own: tree/staging.h */
         a->fixed_name = true;
         return 0;
     case MOUNT_PRUNE:
+    case MOUNT_UNDO:
+    case MOUNT_ADOPT:
+    case MOUNT_METRICS: /* no size before it is opened, as in /proc */
         return 0;
     }
     return 0;
@@ -155,11 +177,6 @@ void attr_entry_dir(const struct index_entry *e, struct node_attr *a)
 {
     attr_directory(a, node_make(CLASS_CHECKPOINT, e->c.id, CKPT_DIR), e->c.changed_at);
     a->fixed_name = e->c.phase == PHASE_SEALED;
-}
-
-void attr_pending_link(const struct index_entry *e, struct node_attr *a)
-{
-    attr_link(a, node_make(CLASS_CHECKPOINT, e->c.id, CKPT_PENDING_LINK), "../", e->c.name, e->c.sealed_at);
 }
 
 /* ---- of a node that is only known by its number ---------------------------------------------------------------------- */
@@ -175,14 +192,18 @@ static int attr_of_checkpoint(struct index *x, node_id node, struct node_attr *r
         attr_entry_dir(e, ret);
         return 0;
     }
-    if (node_kind(node) == CKPT_PENDING_LINK) {
-        attr_pending_link(e, ret);
+    if (view_link_prefix(node_kind(node))) {
+        attr_view_link(e, node_kind(node), ret);
+        return 0;
+    }
+    if (node_kind(node) == CKPT_BRANCH_LINK) {
+        attr_branch_link(e, ret);
         return 0;
     }
     row = row_by_kind(checkpoint_files, n_checkpoint_files, node_kind(node));
     if (!row)
         return -ESTALE;
-    attr_checkpoint_file(e, row, ret);
+    attr_checkpoint_file(x, e, row, ret);
     if (ret->size < 0)
         ret->size = 0; /* unlinked while open */
     return 0;
@@ -218,6 +239,21 @@ static int attr_of_temp(struct index *x, int64_t id, struct node_attr *ret)
     return 0;
 }
 
+static int attr_of_branch(struct index *x, node_id node, struct node_attr *ret)
+{
+    const struct store_branch *i = NULL;
+    struct index_entry *e = index_by_branch(x, node_row(node), &i);
+    const struct file_row *row = row_by_kind(branch_files, n_branch_files, node_kind(node));
+
+    if (!e || (!row && node_kind(node) != BRANCH_DIR))
+        return -ESTALE;
+    if (row)
+        attr_branch_file(x, e, i, row, ret);
+    else
+        attr_branch_dir(i, ret);
+    return 0;
+}
+
 static int attr_of_mount(struct index *x, unsigned kind, struct node_attr *ret)
 {
     const struct file_row *row;
@@ -230,6 +266,16 @@ static int attr_of_mount(struct index *x, unsigned kind, struct node_attr *ret)
     if (!row)
         row = row_by_kind(control_files, n_control_files, kind);
     return row ? attr_mount_row(x, row, ret) : -ESTALE;
+}
+
+static int attr_of_replaced(struct index *x, int64_t id, struct node_attr *ret)
+{
+    const struct index_replaced *b = index_replaced_from(x, id);
+
+    if (!b || b->id != id)
+        return -ESTALE;
+    attr_replaced(b, ret);
+    return 0;
 }
 
 static int attr_locked(struct index *x, node_id node, struct node_attr *ret)
@@ -249,8 +295,17 @@ static int attr_locked(struct index *x, node_id node, struct node_attr *ret)
             return -ESTALE;
         attr_action(act, ret);
         return 0;
+    case CLASS_REPLACED:
+        return attr_of_replaced(x, node_row(node), ret);
     case CLASS_TEMP:
         return attr_of_temp(x, node_row(node), ret);
+    case CLASS_RUN:
+    case CLASS_TRACE:
+        return attr_of_group(x, node, ret);
+    case CLASS_BRANCH:
+        return attr_of_branch(x, node, ret);
+    case CLASS_STAGED:
+        break;
     }
     return -ESTALE;
 }

@@ -1,56 +1,11 @@
 /* The index: every checkpoint of the line in memory, by id and by name. */
-#include "tree/index.h"
-
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "index_i.h"
 #include "util/clock.h"
-#include "util/hash.h"
 #include "util/text.h"
-
-#define TEXTS (MOUNT_PRUNE + 1)
-
-
-/* How many temporaries are remembered after they became their file: somebody may still have one of them open. */
-#define TEMPS_KEPT 64
-
-/* Where a call is, by its row id. */
-struct place {
-    int64_t call;
-    int64_t checkpoint;
-    UT_hash_handle hh;
-};
-
-/* An action by its public id, which is its file's name. */
-struct named_action {
-    char uid[32];
-    int64_t id;
-    UT_hash_handle hh;
-};
-
-struct index {
-    pthread_rwlock_t lock;
-    struct index_entry *by_id; /* uthash heads */
-    struct index_entry *by_name;
-    struct index_entry **sorted; /* by id */
-    size_t n, cap;
-    struct place *calls;
-    struct named_action *action_names;
-    struct index_temp *temps;
-    int64_t next_temp;
-    struct index_text texts[TEXTS];
-    int64_t events_size, events_mtime;
-    struct store_action_entry *actions; /* by id */
-    size_t n_actions, cap_actions;
-    int64_t control_action;
-    bool sealed_only;
-    /* What index_latest found, until a writer changes something. Readers set it under the read lock, all of them to the same. */
-    _Atomic(struct index_entry *) latest;
-    atomic_bool latest_known;
-};
 
 struct index *index_new(void)
 {
@@ -60,74 +15,78 @@ struct index *index_new(void)
         return NULL;
     pthread_rwlock_init(&x->lock, NULL);
     x->next_temp = 1;
+    x->max_snapshots = -1;
     x->events_mtime = INDEX_EPOCH;
     return x;
 }
 
+static void place_remove(struct place **places, int64_t row)
+{
+    struct place *p;
+
+    HASH_FIND(hh, *places, &row, sizeof(row), p);
+    if (p) {
+        HASH_DEL(*places, p);
+        free(p);
+    }
+}
+
+static void place_add(struct place **places, int64_t row, int64_t checkpoint)
+{
+    struct place *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return;
+    p->call = row;
+    p->checkpoint = checkpoint;
+    HASH_ADD(hh, *places, call, sizeof(p->call), p);
+}
+
 static void calls_remove(struct index *x, const struct store_checkpoint *c)
 {
-    for (size_t i = 0; i < c->n_calls; i++) {
-        struct place *p;
-
-        HASH_FIND(hh, x->calls, &c->calls[i].id, sizeof(int64_t), p);
-        if (p) {
-            HASH_DEL(x->calls, p);
-            free(p);
-        }
-    }
+    for (size_t i = 0; i < c->n_calls; i++)
+        place_remove(&x->calls, c->calls[i].id);
+    for (size_t i = 0; i < c->n_branches; i++)
+        place_remove(&x->branches, c->branches[i].id);
 }
 
 /* A call that memory is short for has no attributes until the next change: ESTALE. */
 static void calls_add(struct index *x, const struct store_checkpoint *c)
 {
-    for (size_t i = 0; i < c->n_calls; i++) {
-        struct place *p = calloc(1, sizeof(*p));
-
-        if (!p)
-            return;
-        p->call = c->calls[i].id;
-        p->checkpoint = c->id;
-        HASH_ADD(hh, x->calls, call, sizeof(p->call), p);
-    }
+    for (size_t i = 0; i < c->n_calls; i++)
+        place_add(&x->calls, c->calls[i].id, c->id);
+    for (size_t i = 0; i < c->n_branches; i++)
+        place_add(&x->branches, c->branches[i].id, c->id);
 }
 
-static void temp_free(struct index_temp *t)
+static void places_free(struct place **places)
 {
-    free(t->name);
-    buf_free(&t->data);
-    free(t);
+    struct place *p, *next;
+
+    HASH_ITER(hh, *places, p, next) {
+        HASH_DEL(*places, p);
+        free(p);
+    }
 }
 
 void index_free(struct index *x)
 {
-    struct index_temp *t, *next;
-    struct named_action *a, *next_action;
-    struct place *p, *next_place;
-
     if (!x)
         return;
-    HASH_ITER(hh, x->calls, p, next_place) {
-        HASH_DEL(x->calls, p);
-        free(p);
-    }
-    HASH_ITER(hh, x->action_names, a, next_action) {
-        HASH_DEL(x->action_names, a);
-        free(a);
-    }
+    places_free(&x->calls);
+    places_free(&x->branches);
     HASH_CLEAR(by_name, x->by_name);
     HASH_CLEAR(by_id, x->by_id);
+    HASH_CLEAR(by_uid, x->by_uid);
+    groups_free(x->groups);
     for (size_t i = 0; i < x->n; i++) {
         store_checkpoint_free(&x->sorted[i]->c);
         free(x->sorted[i]);
     }
-    HASH_ITER(hh, x->temps, t, next) {
-        HASH_DEL(x->temps, t);
-        temp_free(t);
-    }
-    for (size_t i = 0; i < TEXTS; i++)
-        free(x->texts[i].bytes);
     free(x->sorted);
-    free(x->actions);
+    index_temps_free(x);
+    index_texts_free(x);
+    index_actions_free(x);
     pthread_rwlock_destroy(&x->lock);
     free(x);
 }
@@ -153,6 +112,30 @@ struct index_entry *index_by_call(struct index *x, int64_t call)
     return p ? index_by_id(x, p->checkpoint) : NULL;
 }
 
+struct index_entry *index_by_branch(struct index *x, int64_t branch, const struct store_branch **ret)
+{
+    struct index_entry *e;
+    struct place *p;
+
+    HASH_FIND(hh, x->branches, &branch, sizeof(branch), p);
+    e = p ? index_by_id(x, p->checkpoint) : NULL;
+    for (size_t i = 0; e && i < e->c.n_branches; i++) {
+        if (e->c.branches[i].id == branch) {
+            *ret = &e->c.branches[i];
+            return e;
+        }
+    }
+    return NULL;
+}
+
+const struct store_branch *entry_branch(const struct index_entry *e, const char *name)
+{
+    for (size_t i = 0; i < e->c.n_branches; i++)
+        if (strcmp(e->c.branches[i].name, name) == 0)
+            return &e->c.branches[i];
+    return NULL;
+}
+
 static bool shown(const struct index *x, const struct index_entry *e)
 {
     return !x->sealed_only || e->c.phase == PHASE_SEALED;
@@ -165,6 +148,16 @@ struct index_entry *index_by_name(struct index *x, const char *name)
     HASH_FIND(by_name, x->by_name, name, strlen(name), e);
     return e && shown(x, e) ? e : NULL;
 }
+
+struct index_entry *index_by_uid(struct index *x, const char *uid)
+{
+    struct index_entry *e;
+
+    HASH_FIND(by_uid, x->by_uid, uid, strlen(uid), e);
+    return e && shown(x, e) ? e : NULL;
+}
+
+const struct group_table *index_groups(const struct index *x, enum group_kind kind) { return &x->groups[kind]; }
 
 /* Where an entry of that id is, or would go, in the sorted array. */
 static size_t position(const struct index *x, int64_t id)
@@ -192,6 +185,13 @@ struct index_entry *index_from(struct index *x, int64_t id)
     return at < x->n ? x->sorted[at] : NULL;
 }
 
+struct index_entry *index_next(struct index *x, int64_t id)
+{
+    size_t at = position(x, id);
+
+    return at < x->n ? x->sorted[at] : NULL;
+}
+
 size_t index_count(const struct index *x) { return x->n; }
 
 struct index_entry *index_latest(struct index *x)
@@ -203,12 +203,17 @@ struct index_entry *index_latest(struct index *x)
     for (size_t i = 0; i < x->n; i++) { /* not by id: a failed take that was tried again is newer than its directory */
         struct index_entry *e = x->sorted[i];
 
-        if (e->c.phase == PHASE_SEALED && !e->c.offline_by && (!latest || e->c.seq > latest->c.seq))
+        if (e->c.phase == PHASE_SEALED && !e->c.offline_by && !e->c.isolated && (!latest || e->c.seq > latest->c.seq))
             latest = e;
     }
     atomic_store(&x->latest, latest);
     atomic_store(&x->latest_known, true);
     return latest;
+}
+
+bool entry_takes_state(const struct store_checkpoint *c)
+{
+    return (c->phase == PHASE_TAKING || c->phase == PHASE_SAVED) && !c->closed;
 }
 
 bool entry_awaits(const struct store_checkpoint *c)
@@ -246,6 +251,17 @@ static void describe(struct index_change *ch, const struct store_checkpoint *old
     }
 }
 
+/* What an entry counts for; `sign` -1: no more. */
+static void count(struct index *x, const struct store_checkpoint *c, int sign)
+{
+    bool settled = c->phase == PHASE_SAVED || c->phase == PHASE_SEALED;
+
+    if (settled && c->snapshot.id && !c->snapshot.missing)
+        x->snapshots += sign;
+    if (c->phase == PHASE_SEALED && c->sizes[FILE_STATE] > 0)
+        x->state_bytes += sign * c->sizes[FILE_STATE];
+}
+
 static int insert(struct index *x, struct index_entry *e)
 {
     size_t at;
@@ -265,20 +281,94 @@ static int insert(struct index *x, struct index_entry *e)
     x->n++;
     HASH_ADD(by_id, x->by_id, c.id, sizeof(e->c.id), e);
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
+    if (e->c.uid)
+        HASH_ADD_KEYPTR(by_uid, x->by_uid, e->c.uid, strlen(e->c.uid), e);
     calls_add(x, &e->c);
+    groups_update(x->groups, e, shown(x, e));
+    count(x, &e->c, 1);
     return 0;
+}
+
+/* ---- states under way ------------------------------------------------------------------------------------------------------ */
+
+void index_draft(struct index *x, int64_t checkpoint, int64_t size, int64_t part, bool exactly)
+{
+    struct index_entry *e;
+
+    index_write_lock(x);
+    e = index_by_id(x, checkpoint);
+    if (e && e->c.phase != PHASE_SEALED) {
+        if (exactly || e->draft_size < size)
+            e->draft_size = size;
+        e->draft_mtime = clock_now();
+        if (e->draft_part < part)
+            e->draft_part = part;
+    }
+    index_unlock(x);
+}
+
+/* An answer from before what is known here is old. To the store a state that was removed is one cut to nothing. */
+static void draft_seen(struct index_entry *e, int64_t size, int64_t part)
+{
+    if (part < e->draft_part)
+        return;
+    e->draft_part = part;
+    if (size == e->draft_size || (size <= 0 && e->draft_size < 0))
+        return;
+    e->draft_size = size;
+    e->draft_mtime = clock_now();
+}
+
+int64_t index_draft_seen(struct index *x, int64_t checkpoint, int64_t size, int64_t part)
+{
+    struct index_entry *e;
+
+    index_write_lock(x);
+    e = index_by_id(x, checkpoint);
+    if (e && (e->c.phase == PHASE_TAKING || e->c.phase == PHASE_SAVED) && !e->c.closed)
+        draft_seen(e, size, part);
+    size = e ? e->draft_size : -1;
+    index_unlock(x);
+    return size;
+}
+
+/* Whether it has no state under way, or another one than before: its parts are gone. */
+static bool draft_over(const struct store_checkpoint *was, const struct store_checkpoint *now)
+{
+    return now->phase == PHASE_SEALED || now->phase == PHASE_FAILED || now->closed || now->seq != was->seq;
 }
 
 static void replace(struct index *x, struct index_entry *e, struct store_checkpoint *c)
 {
+    if (draft_over(&e->c, c)) {
+        e->draft_size = -1;
+        e->draft_part = 0;
+    }
     HASH_DELETE(by_name, x->by_name, e);
+    if (e->c.uid)
+        HASH_DELETE(by_uid, x->by_uid, e);
     calls_remove(x, &e->c);
+    count(x, &e->c, -1);
+    count(x, c, 1);
     store_checkpoint_free(&e->c);
     e->c = *c;
+    if (e->c.uid)
+        HASH_ADD_KEYPTR(by_uid, x->by_uid, e->c.uid, strlen(e->c.uid), e);
+    groups_update(x->groups, e, shown(x, e));
     calls_add(x, &e->c);
     HASH_ADD_KEYPTR(by_name, x->by_name, e->c.name, strlen(e->c.name), e);
-    if (e->c.phase == PHASE_SEALED || e->c.phase == PHASE_FAILED)
-        e->draft_size = -1;
+    if (e->c.phase != PHASE_SEALED && e->c.phase != PHASE_FAILED)
+        draft_seen(e, e->c.sizes[FILE_STATE], e->c.state_part);
+}
+
+/* What a running agent still prints isn't there (design.md §7.2). */
+static void hide_growing(struct store_checkpoint *c)
+{
+    if (c->activity)
+        c->sizes[FILE_OUTPUT] = -1;
+    for (size_t i = 0; i < c->n_branches; i++)
+        if (c->branches[i].activity)
+            c->branches[i].output_size = -1;
 }
 
 int index_put(struct index *x, struct store_checkpoint *c, struct index_change *change)
@@ -287,8 +377,8 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
     int r = 0;
 
     index_write_lock(x);
-    if (x->sealed_only && c->activity)
-        c->sizes[FILE_OUTPUT] = -1; /* it still grows */
+    if (x->sealed_only)
+        hide_growing(c);
     atomic_store(&x->latest_known, false);
     e = index_by_id(x, c->id);
     if (change)
@@ -299,7 +389,8 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
         e = calloc(1, sizeof(*e));
         if (e) {
             e->c = *c;
-            e->draft_size = c->phase == PHASE_SEALED ? -1 : c->sizes[FILE_STATE]; /* left by an earlier mount */
+            e->draft_size = c->phase == PHASE_SEALED ? -1 : c->sizes[FILE_STATE]; /* left by an earlier mount, or another one's */
+            e->draft_part = c->state_part;
             e->draft_mtime = c->changed_at;
             r = insert(x, e);
         } else {
@@ -315,15 +406,6 @@ int index_put(struct index *x, struct store_checkpoint *c, struct index_change *
     return r;
 }
 
-static void temps_drop(struct index *x, int64_t checkpoint)
-{
-    struct index_temp *t, *next;
-
-    HASH_ITER(hh, x->temps, t, next)
-        if (t->checkpoint == checkpoint)
-            index_temp_remove(x, t);
-}
-
 void index_remove(struct index *x, int64_t id, struct index_change *change)
 {
     struct index_entry *e;
@@ -337,220 +419,17 @@ void index_remove(struct index *x, int64_t id, struct index_change *change)
             describe(change, &e->c, NULL);
         HASH_DELETE(by_name, x->by_name, e);
         HASH_DELETE(by_id, x->by_id, e);
+        if (e->c.uid)
+            HASH_DELETE(by_uid, x->by_uid, e);
+        groups_update(x->groups, e, false);
         at = position(x, id);
         memmove(x->sorted + at, x->sorted + at + 1, (x->n - at - 1) * sizeof(*x->sorted));
         x->n--;
         calls_remove(x, &e->c);
-        temps_drop(x, id);
+        count(x, &e->c, -1);
+        index_temps_drop(x, id);
         store_checkpoint_free(&e->c);
         free(e);
     }
     index_unlock(x);
-}
-
-/* The oldest of those that became their file goes when there are too many. */
-static void temps_trim(struct index *x)
-{
-    struct index_temp *oldest = NULL;
-    size_t n = 0;
-
-    for (struct index_temp *t = x->temps; t; t = t->hh.next) {
-        if (!t->became)
-            continue;
-        n++;
-        if (!oldest || t->id < oldest->id)
-            oldest = t;
-    }
-    if (n > TEMPS_KEPT)
-        index_temp_remove(x, oldest);
-}
-
-struct index_temp *index_temp_add(struct index *x, int64_t checkpoint, const char *name)
-{
-    struct index_temp *t = calloc(1, sizeof(*t));
-
-    if (!t || !(t->name = strdup(name))) {
-        free(t);
-        return NULL;
-    }
-    temps_trim(x);
-    t->id = x->next_temp++;
-    t->checkpoint = checkpoint;
-    t->mtime = clock_now();
-    HASH_ADD(hh, x->temps, id, sizeof(t->id), t);
-    return t;
-}
-
-struct index_temp *index_temp_next(struct index *x, int64_t checkpoint, int64_t after)
-{
-    struct index_temp *best = NULL;
-
-    for (struct index_temp *t = x->temps; t; t = t->hh.next)
-        if (t->checkpoint == checkpoint && !t->became && t->id > after && (!best || t->id < best->id))
-            best = t;
-    return best;
-}
-
-struct index_temp *index_temp_by_name(struct index *x, int64_t checkpoint, const char *name)
-{
-    for (struct index_temp *t = x->temps; t; t = t->hh.next)
-        if (t->checkpoint == checkpoint && !t->became && strcmp(t->name, name) == 0)
-            return t;
-    return NULL;
-}
-
-struct index_temp *index_temp_by_id(struct index *x, int64_t id)
-{
-    struct index_temp *t;
-
-    HASH_FIND(hh, x->temps, &id, sizeof(id), t);
-    return t;
-}
-
-void index_temp_remove(struct index *x, struct index_temp *t)
-{
-    HASH_DEL(x->temps, t);
-    temp_free(t);
-}
-
-/* A time that is the same for the same bytes, on every mount and after every remount, and another for other bytes: what backup tools
- * need of a file whose change nobody dates (file-tools.md §4.2). */
-static int64_t text_time(const char *bytes, size_t n)
-{
-    char hex[SHA256_HEX_SIZE];
-
-    if (sha256_hex(bytes, n, hex) < 0)
-        return INDEX_EPOCH;
-    hex[12] = '\0';
-    return INDEX_EPOCH + (int64_t)(strtoull(hex, NULL, 16) % 1000000000000000ULL);
-}
-
-int index_set_text(struct index *x, enum mount_kind kind, const char *text, int64_t mtime)
-{
-    char *copy = strdup(text);
-    struct index_text *t = &x->texts[kind];
-
-    if (!copy)
-        return -ENOMEM;
-    index_write_lock(x);
-    free(t->bytes);
-    *t = (struct index_text){.bytes = copy, .n = strlen(copy), .mtime = mtime ? mtime : text_time(copy, strlen(copy))};
-    index_unlock(x);
-    return 0;
-}
-
-const struct index_text *index_text(const struct index *x, enum mount_kind kind)
-{
-    return &x->texts[kind];
-}
-
-void index_set_events(struct index *x, int64_t size, int64_t mtime)
-{
-    index_write_lock(x);
-    if (size >= x->events_size) { /* two refreshes may overtake each other; the log only grows */
-        x->events_size = size;
-        x->events_mtime = mtime;
-    }
-    index_unlock(x);
-}
-
-void index_events(const struct index *x, int64_t *ret_size, int64_t *ret_mtime)
-{
-    *ret_size = x->events_size;
-    *ret_mtime = x->events_mtime;
-}
-
-static size_t action_position(const struct index *x, int64_t id)
-{
-    size_t lo = 0;
-    size_t hi = x->n_actions;
-
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-
-        if (x->actions[mid].id < id)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
-static int action_name(struct index *x, const struct store_action_entry *a)
-{
-    struct named_action *n = calloc(1, sizeof(*n));
-
-    if (!n)
-        return -ENOMEM;
-    memcpy(n->uid, a->uid, sizeof(n->uid));
-    n->id = a->id;
-    HASH_ADD_STR(x->action_names, uid, n);
-    return 0;
-}
-
-static int action_put_locked(struct index *x, const struct store_action_entry *a)
-{
-    size_t at = action_position(x, a->id);
-
-    if (at == x->n_actions || x->actions[at].id != a->id) {
-        if (x->n_actions == x->cap_actions) {
-            size_t cap = x->cap_actions ? 2 * x->cap_actions : 64;
-            struct store_action_entry *grown = realloc(x->actions, cap * sizeof(*grown));
-
-            if (!grown)
-                return -ENOMEM;
-            x->actions = grown;
-            x->cap_actions = cap;
-        }
-        if (action_name(x, a) < 0)
-            return -ENOMEM;
-        memmove(x->actions + at + 1, x->actions + at, (x->n_actions - at) * sizeof(*x->actions));
-        x->n_actions++;
-    }
-    x->actions[at] = *a;
-    if (!a->checkpoint && a->id > x->control_action)
-        x->control_action = a->id;
-    return 0;
-}
-
-int index_action_put(struct index *x, const struct store_action_entry *a)
-{
-    int r;
-
-    index_write_lock(x);
-    r = action_put_locked(x, a);
-    index_unlock(x);
-    return r;
-}
-
-const struct store_action_entry *index_action_from(const struct index *x, int64_t id)
-{
-    size_t at = action_position(x, id);
-
-    return at < x->n_actions ? &x->actions[at] : NULL;
-}
-
-const struct store_action_entry *index_action_by_uid(const struct index *x, const char *uid)
-{
-    struct named_action *n;
-
-    HASH_FIND_STR(x->action_names, uid, n);
-    return n ? index_action_from(x, n->id) : NULL;
-}
-
-const struct store_action_entry *index_control_action(const struct index *x)
-{
-    const struct store_action_entry *a = x->control_action ? index_action_from(x, x->control_action) : NULL;
-
-    return a && a->id == x->control_action ? a : NULL;
-}
-
-int64_t index_last_action(struct index *x)
-{
-    int64_t id;
-
-    index_read_lock(x);
-    id = x->n_actions ? x->actions[x->n_actions - 1].id : 0;
-    index_unlock(x);
-    return id;
 }

@@ -27,7 +27,7 @@ static int lookup_checkpoint(struct index *x, int64_t id, const char *name, stru
     if (!e)
         return -ESTALE;
     if (row && (!row->listed || row->listed(e, row))) {
-        attr_checkpoint_file(e, row, ret);
+        attr_checkpoint_file(x, e, row, ret);
         return 0;
     }
     t = row ? NULL : index_temp_by_name(x, id, name);
@@ -52,6 +52,43 @@ static int lookup_pending(struct index *x, int64_t id, const char *name, struct 
     return -ENOENT;
 }
 
+static int lookup_branches(struct index *x, int64_t id, const char *name, struct node_attr *ret)
+{
+    struct index_entry *e = index_by_id(x, id);
+    const struct store_branch *i = e ? entry_branch(e, name) : NULL;
+
+    if (!e)
+        return -ESTALE;
+    if (!i)
+        return -ENOENT;
+    attr_branch_dir(i, ret);
+    return 0;
+}
+
+static int lookup_branch(struct index *x, int64_t id, const char *name, struct node_attr *ret)
+{
+    const struct store_branch *i = NULL;
+    struct index_entry *e = index_by_branch(x, id, &i);
+    const struct file_row *row = row_by_name(branch_files, n_branch_files, name);
+
+    if (!e)
+        return -ESTALE;
+    if (!row || !branch_has(x, i, row))
+        return -ENOENT;
+    attr_branch_file(x, e, i, row, ret);
+    return 0;
+}
+
+static int lookup_taken_on(struct index *x, int64_t branch, const char *name, struct node_attr *ret)
+{
+    struct index_entry *e = index_by_name(x, name);
+
+    if (!e || e->c.taken_on != branch)
+        return -ENOENT;
+    attr_branch_link(e, ret);
+    return 0;
+}
+
 static int lookup_action(struct index *x, const char *name, struct node_attr *ret)
 {
     const struct store_action_entry *a;
@@ -69,8 +106,41 @@ static int lookup_action(struct index *x, const char *name, struct node_attr *re
     return 0;
 }
 
+/* A run's, a trace's or a snapshot's id. */
+static int lookup_group(const struct index *x, enum group_kind kind, const char *name, struct node_attr *ret)
+{
+    struct index_group *g = group_by_name(index_groups(x, kind), name);
+
+    if (!g)
+        return -ENOENT;
+    if (kind == GROUP_SNAPSHOT)
+        attr_view_link(g->members[0].e, CKPT_SNAPSHOT_LINK, ret);
+    else
+        attr_group_dir(g, kind == GROUP_RUN ? CLASS_RUN : CLASS_TRACE, ret);
+    return 0;
+}
+
+static int lookup_member(struct index *x, node_id dir, const char *name, struct node_attr *ret)
+{
+    bool is_run = node_class(dir) == CLASS_RUN;
+    const struct file_row *row = is_run ? row_by_name(run_files, n_run_files, name) : NULL;
+    struct index_group *g = group_of_node(x, dir);
+    struct index_entry *e = index_by_name(x, name);
+
+    if (!g)
+        return -ESTALE;
+    if (row)
+        attr_run_file(g, row, ret);
+    else if (e && (e->groups[is_run ? GROUP_RUN : GROUP_TRACE] == g || e->groups[PLACE_STATE_TRACE] == g))
+        attr_view_link(e, is_run ? CKPT_RUN_LINK : CKPT_TRACE_LINK, ret);
+    else
+        return -ENOENT;
+    return 0;
+}
+
 static int lookup_mount(struct index *x, enum mount_kind kind, const char *name, struct node_attr *ret)
 {
+    const struct index_replaced *b;
     const struct file_row *row;
     struct index_entry *e;
 
@@ -84,10 +154,28 @@ static int lookup_mount(struct index *x, enum mount_kind kind, const char *name,
         e = index_by_name(x, name);
         if (!e || !entry_awaits(&e->c))
             return -ENOENT;
-        attr_pending_link(e, ret);
+        attr_view_link(e, CKPT_PENDING_LINK, ret);
         return 0;
     case MOUNT_ACTIONS:
         return lookup_action(x, name, ret);
+    case MOUNT_BY_ID:
+        e = index_by_uid(x, name);
+        if (!e)
+            return -ENOENT;
+        attr_view_link(e, CKPT_ID_LINK, ret);
+        return 0;
+    case MOUNT_RUNS:
+        return lookup_group(x, GROUP_RUN, name, ret);
+    case MOUNT_BY_TRACE:
+        return lookup_group(x, GROUP_TRACE, name, ret);
+    case MOUNT_BY_SNAPSHOT:
+        return lookup_group(x, GROUP_SNAPSHOT, name, ret);
+    case MOUNT_REPLACED:
+        b = index_replaced_by_name(x, name);
+        if (!b)
+            return -ENOENT;
+        attr_replaced(b, ret);
+        return 0;
     case MOUNT_LATEST:
     case MOUNT_ACTIVE_BRANCH:
     case MOUNT_CONNECTION_URI:
@@ -97,6 +185,10 @@ static int lookup_mount(struct index *x, enum mount_kind kind, const char *name,
     case MOUNT_EVENTS:
     case MOUNT_RESULT:
     case MOUNT_PRUNE:
+    case MOUNT_UNDO:
+    case MOUNT_ADOPT:
+    case MOUNT_METRICS:
+    case MOUNT_IMPORT:
         return -ENOTDIR;
     }
     return -ENOTDIR;
@@ -113,6 +205,26 @@ int tree_lookup(struct index *x, node_id dir, const char *name, struct node_attr
         r = lookup_checkpoint(x, node_row(dir), name, ret);
     else if (node_class(dir) == CLASS_CHECKPOINT && node_kind(dir) == CKPT_PENDING)
         r = lookup_pending(x, node_row(dir), name, ret);
+    else if ((node_class(dir) == CLASS_RUN || node_class(dir) == CLASS_TRACE) && node_kind(dir) == RUN_DIR)
+        r = lookup_member(x, dir, name, ret);
+    else if (node_class(dir) == CLASS_CHECKPOINT && node_kind(dir) == CKPT_BRANCHES)
+        r = lookup_branches(x, node_row(dir), name, ret);
+    else if (node_class(dir) == CLASS_BRANCH && node_kind(dir) == BRANCH_DIR)
+        r = lookup_branch(x, node_row(dir), name, ret);
+    else if (node_class(dir) == CLASS_BRANCH && node_kind(dir) == BRANCH_CHECKPOINTS)
+        r = lookup_taken_on(x, node_row(dir), name, ret);
     index_unlock(x);
     return r;
+}
+
+void tree_absent(struct index *x, int64_t checkpoint, void (*each)(void *arg, const char *name), void *arg)
+{
+    struct index_entry *e;
+
+    index_read_lock(x);
+    e = index_by_id(x, checkpoint);
+    for (size_t i = 0; e && i < n_checkpoint_files; i++)
+        if (checkpoint_files[i].listed && !checkpoint_files[i].listed(e, &checkpoint_files[i]))
+            each(arg, checkpoint_files[i].name);
+    index_unlock(x);
 }

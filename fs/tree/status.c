@@ -28,7 +28,57 @@ static void base(const struct store_checkpoint *c, bool writing, struct buf *b)
         buf_adds(b, "saved");
 }
 
-void status_render(const struct store_checkpoint *c, bool writing, struct buf *b)
+static void branch_base(const struct store_checkpoint *c, const struct store_branch *i, struct buf *b)
+{
+    size_t waiting = c->n_calls ? c->n_calls : c->waits_input ? 1 : 0;
+
+    switch (i->state) {
+    case ISOLATED_MAKING:
+        buf_adds(b, "restoring");
+        return;
+    case ISOLATED_GONE:
+        buf_adds(b, "gone");
+        return;
+    case ISOLATED_PROMOTED:
+        buf_adds(b, "promoted");
+        return;
+    case ISOLATED_FAILED:
+        buf_adds(b, i->outcome ? i->outcome : "failed restore: unknown reason");
+        return;
+    case ISOLATED_READY:
+        break;
+    }
+    if (i->outcome)
+        buf_adds(b, i->outcome);
+    else if (i->attempt_open && waiting)
+        buf_addf(b, "waiting (%zu call%s)", waiting, waiting == 1 ? "" : "s");
+    else
+        buf_adds(b, "ready");
+}
+
+static void add_lost(int64_t lost, struct buf *b)
+{
+    char when[CLOCK_TEXT_MAX];
+
+    if (lost)
+        buf_addf(b, ", store lost since %s", clock_format_seconds(lost, when));
+    buf_addc(b, '\n');
+}
+
+void status_render_branch(const struct store_checkpoint *c, const struct store_branch *i, int64_t lost, struct buf *b)
+{
+    char when[CLOCK_TEXT_MAX];
+
+    if (i->activity)
+        buf_adds(b, i->activity);
+    else
+        branch_base(c, i, b);
+    if (i->expires_at && i->state == ISOLATED_READY)
+        buf_addf(b, ", branch expires %.10s", clock_format_seconds(i->expires_at, when));
+    add_lost(lost, b);
+}
+
+void status_render(const struct store_checkpoint *c, bool writing, int64_t lost, struct buf *b)
 {
     char when[CLOCK_TEXT_MAX];
 
@@ -44,5 +94,5 @@ void status_render(const struct store_checkpoint *c, bool writing, struct buf *b
         buf_adds(b, ", snapshot missing");
     else if (c->snapshot.expires_at)
         buf_addf(b, ", snapshot expires %.10s", clock_format_seconds(c->snapshot.expires_at, when));
-    buf_addc(b, '\n');
+    add_lost(lost, b);
 }

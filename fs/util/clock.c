@@ -17,13 +17,17 @@ int64_t clock_now(void)
     return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
-int64_t clock_mono_ms(void)
+static int64_t ms_of(clockid_t clock)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(clock, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
+
+int64_t clock_mono_ms(void) { return ms_of(CLOCK_MONOTONIC); }
+
+int64_t clock_boot_ms(void) { return ms_of(CLOCK_BOOTTIME); }
 
 static void split(int64_t ns, struct tm *tm, int *ms)
 {
@@ -112,6 +116,8 @@ int clock_parse(const char *text, int64_t *ret_ns)
             return -EINVAL;
     }
     if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
+        return -EINVAL;
+    if (tm.tm_year < 1678 || tm.tm_year > 2261) /* what nanoseconds in 64 bits reach */
         return -EINVAL;
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;

@@ -46,6 +46,8 @@ int err_prefix(struct err *e, const char *fmt, ...)
 
 const char *err_text(const struct err *e)
 {
+    if (!e)
+        return "no reason was kept";
     if (e->text)
         return e->text;
     return strerrordesc_np(e->code) ? strerrordesc_np(e->code) : "unknown error";

@@ -14,8 +14,7 @@
 #define ID_FILENAME_MAX 200
 #define ID_FILENAME_HEAD 150
 
-/* The length of the valid UTF-8 sequence at `s`, 0 if there is none (RFC 3629). */
-static size_t utf8_sequence(const unsigned char *s, size_t n)
+size_t utf8_length(const unsigned char *s, size_t n)
 {
     uint32_t c;
     size_t len;
@@ -36,10 +35,38 @@ static size_t utf8_sequence(const unsigned char *s, size_t n)
     return len;
 }
 
+uint32_t utf8_point(const unsigned char *s, size_t len)
+{
+    uint32_t c = len == 1 ? s[0] : s[0] & (0xffu >> (len + 1));
+
+    for (size_t i = 1; i < len; i++)
+        c = c << 6 | (s[i] & 0x3f);
+    return c;
+}
+
+bool text_invisible(uint32_t c)
+{
+    static const struct { uint32_t first, last; } ranges[] = {
+        {0, 0x1f},         {0x7f, 0x9f},      {0xad, 0xad},           /* controls, soft hyphen */
+        {0x34f, 0x34f},    {0x61c, 0x61c},    {0x115f, 0x1160},       /* grapheme joiner, Arabic letter mark, Hangul fillers */
+        {0x17b4, 0x17b5},  {0x180b, 0x180f},                          /* Khmer's inherent vowels, Mongolian selectors */
+        {0x200b, 0x200f},  {0x2028, 0x202e},  {0x2060, 0x206f},       /* zero width, separators and directions */
+        {0x3164, 0x3164},  {0xfeff, 0xfeff},  {0xffa0, 0xffa0},       /* Hangul filler, byte order mark, halfwidth filler */
+        {0xfff0, 0xfffb},  {0xfffe, 0xffff},                          /* annotation, no characters */
+        {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},   /* of shorthand and of music, tags and selectors */
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        if (c <= ranges[i].last)
+            return c >= ranges[i].first;
+    }
+    return false;
+}
+
 bool utf8_valid(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
-        size_t len = utf8_sequence((const unsigned char *)s + i, n - i);
+        size_t len = utf8_length((const unsigned char *)s + i, n - i);
 
         if (!len)
             return false;
@@ -53,7 +80,7 @@ char *utf8_clean(const char *s, size_t n)
     struct buf b = {0};
 
     for (size_t i = 0; i < n;) {
-        size_t len = s[i] ? utf8_sequence((const unsigned char *)s + i, n - i) : 0;
+        size_t len = s[i] ? utf8_length((const unsigned char *)s + i, n - i) : 0;
 
         if (len)
             buf_add(&b, s + i, len);

@@ -23,7 +23,7 @@ int64_t run_action(const struct run *r);
 const char *run_uid(const struct run *r);
 
 /* Attaches a waiter. False when the action has ended already: then *ret_code (positive errno, 0 = done) says how, and `ended` is
- * not called. */
+ * not called. The same with EINTR once the engine stops: nobody would be there to be told. */
 bool run_wait(struct run *r, struct run_waiter *w, int *ret_code);
 
 /* Detaches it. False when `ended` was or is being called. */

@@ -14,16 +14,27 @@
 
 /* The longest one-line command, final newline included. */
 #define COMMAND_LINE_MAX 4095
+/* What stands before an id where `delete` takes a name, as the path in the mount: a name may hold what a shell or JSON would change. */
+#define BY_ID ".by-id/"
 /* The longest JSON command. */
 #define COMMAND_JSON_MAX (16u << 20)
 
-enum control { CONTROL_RESTORE, CONTROL_RESUME, CONTROL_REPLAY, CONTROL_CANCEL, CONTROL_PRUNE };
+enum control {
+    CONTROL_RESTORE, CONTROL_RESUME, CONTROL_REPLAY, CONTROL_CANCEL, CONTROL_PRUNE, CONTROL_UNDO, CONTROL_ADOPT, CONTROL_PROMOTE
+};
 
 enum verb {
     VERB_IN_PLACE, /* restore; replay with `decisions` or `input` */
     VERB_DECIDE,   /* resume: approve, reject, answer or JSON; all of it in `decisions` and `input` */
     VERB_CANCEL,
     VERB_DELETE,   /* prune: `target` */
+    VERB_PLAN,     /* prune: rules, as rules_parse reads them, in `target` */
+    VERB_APPLY,    /* prune: the plan's id in `target` */
+    VERB_DRY_RUN,  /* restore */
+    VERB_UNDO,
+    VERB_ADOPT,    /* `target`: the branch's id */
+    VERB_BRANCH,   /* restore, replay: into a new isolated branch, `branch` */
+    VERB_PROMOTE,  /* promote */
 };
 
 enum decision_kind { DECIDE_APPROVE, DECIDE_REJECT, DECIDE_EDIT, DECIDE_RESPOND };
@@ -42,7 +53,8 @@ struct command {
     enum verb verb;
     bool nowait, again;
     char *confirm;   /* NULL when not given */
-    char *target;    /* the name that `delete` takes, else NULL */
+    char *target;    /* what prune's verbs take: a name (or BY_ID and an id) or a branch, rules, a plan; the branch of `adopt`; else NULL */
+    char *branch;    /* the isolated branch that `branch` makes, or that `delete NAME/branches/X` takes; else NULL */
     struct decision *decisions;
     size_t decision_count;
     char *input;     /* the answer, or an extra message; NULL when not given */
@@ -54,6 +66,10 @@ struct command {
 int command_parse(enum control control, const char *bytes, size_t n, struct command *ret, struct err *e);
 void command_free(struct command *c);
 #define cleanup_command __attribute__((cleanup(command_free)))
+
+/* The same command with `confirm=BRANCH` in its place, as a line or as JSON in one line; owned by the caller. NULL when it can't be
+ * parsed, takes no confirmation, or memory is out. */
+char *command_confirmed(enum control control, const char *text, const char *branch);
 
 /* "restore", "resume", … as in the tree; static. */
 const char *control_name(enum control c);

@@ -20,4 +20,7 @@ int database_connect(const char *const *keywords, const char *const *values, con
 /* libpq's message as one line: no newline, no control character, at most 400 bytes. Owned by the caller; NULL = out of memory. */
 char *database_one_line(const char *message);
 
+/* The password in a connection string of libpq's, URI or keywords, decoded; NULL when it has none. Owned by the caller. Thread-safe. */
+char *database_password(const char *conninfo);
+
 #endif

@@ -27,12 +27,16 @@ struct fault_plan {
 struct faults *faults_new(void);
 void faults_free(struct faults *f);
 
-/* Adds the rules of a specification: METHOD:PATH=ACTION[*COUNT], separated by commas. All or none. -EINVAL with a text. */
+/* Adds the rules of a specification: METHOD:PATH=ACTION[*COUNT][@NTH], separated by commas. All or none. -EINVAL with a text. */
 int faults_add(struct faults *f, const char *spec, struct err *err);
 void faults_clear(struct faults *f);
 
 /* The rules that are left, as an array of objects {"rule", "left"}. */
 json_t *faults_list(const struct faults *f);
+
+/* The latest requests that a rule applied to since the last faults_clear(), oldest first: an array of "METHOD:PATH". Owned by the
+ * caller. */
+json_t *faults_met(const struct faults *f);
 
 /* Takes what applies to this request off the rules. `path` is without the prefix /api/v2. */
 struct fault_plan faults_take(struct faults *f, const char *method, const char *path);

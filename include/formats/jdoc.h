@@ -67,6 +67,13 @@ void j_add_string(struct buf *b, struct jval v);
 void j_add_compact(struct buf *b, struct jval v);
 void j_add_pretty(struct buf *b, struct jval v, unsigned level);
 
+/* Appends the members of `object`, but for those that `but` names (NULL ends it), to an object under way: `b` ends with its brace or with
+ * another member. Nothing when `object` is none. */
+void j_add_members(struct buf *b, struct jval object, const char *const *but);
+
+/* The first number in `v`, which may be that itself, that j_add_compact and j_add_pretty write as a string; none when all stay numbers. */
+struct jval j_odd_number(struct jval v);
+
 /* Appends `s` (any bytes) as a JSON string with its quotes; control characters escaped, U+FFFD as above. */
 void json_add_quoted(struct buf *b, const char *s, size_t n);
 

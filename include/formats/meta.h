@@ -30,8 +30,8 @@ int meta_parse(const char *bytes, size_t n, struct meta *ret, struct err *e);
 void meta_free(struct meta *m);
 #define cleanup_meta __attribute__((cleanup(meta_free)))
 
-/* 0 when the three fields that the seal fixes (run_id, step_id, parent) are the same in both, else -EPERM with a line that names
- * the field and both values. */
+/* 0 when none of the three fields that the seal fixes (run_id, step_id, parent) has another value in `now`: one that is left out is kept.
+ * Else -EPERM with a line that names the field and both values. */
 int meta_changed_fixed(const struct meta *sealed, const struct meta *now, struct err *e);
 
 #endif

@@ -24,6 +24,9 @@ enum framework {
     FRAMEWORK_MS_AGENT,
     FRAMEWORK_AUTOGEN,
     FRAMEWORK_PYDANTIC_AI,
+    FRAMEWORK_GOOGLE_ADK,
+    FRAMEWORK_CLAUDE,
+    FRAMEWORK_CREWAI,
 };
 
 enum run_status {
@@ -47,6 +50,8 @@ struct call {
     char *arguments;   /* the text exactly as the model wrote it; for values other than strings their JSON in one line */
     bool is_json;      /* `arguments` was a JSON value in the state, not a text */
     char *agent;
+    char *server;      /* the label of the hosted MCP server that the tool is on; else NULL */
+    char *via;         /* the agents that asked through one another for this one's call, "Boss > Lead"; else NULL */
     char *group;       /* calls of one group are decided together (LangGraph's interrupt id); else NULL */
     enum call_kind kind;
     enum call_decision decision; /* already stored in the state */
@@ -80,8 +85,9 @@ int state_read(const char *bytes, size_t n, struct state_info *ret, struct err *
 void state_info_free(struct state_info *info);
 #define cleanup_state_info __attribute__((cleanup(state_info_free)))
 
-/* Adds what the writer supplied in meta.json and the state can't know: the pending calls of raw, LlamaIndex and similar states.
- * Where the state itself lists its calls, they stand, and a problem is noted. 0, or -ENOMEM. */
+/* Adds what the writer supplied in meta.json and the state can't know: the pending calls of raw, LlamaIndex and similar states, and of
+ * any other in which no reader found one (LangGraph's get() leaves out its interrupts). Where the state itself lists its calls, they
+ * stand, and a problem is noted. 0, or -ENOMEM. */
 int state_supply(struct state_info *info, const struct meta *m, struct err *e);
 
 /* The whole of `info` as one line of JSON for the store's jsonb column, and back. Unknown fields are ignored when reading.
@@ -103,7 +109,8 @@ const char *run_status_name(enum run_status s);
 const char *call_kind_name(enum call_kind k);
 const char *call_decision_name(enum call_decision d);
 
-/* The pending call of that id, given as it is or in its file name's form (util/text.h id_to_filename); NULL if there is none. */
+/* The pending call of that id, given as it is or in its file name's form (util/text.h id_to_filename); NULL if there is none, or
+ * if it is the id of one call and the file name of another's: then nobody can know which is meant. */
 const struct call *state_find_call(const struct state_info *info, const char *id);
 
 #endif

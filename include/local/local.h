@@ -32,6 +32,11 @@ struct local_env {
     char *database_url;   /* NULL also when its databases or endpoints were */
 };
 
+/* Refuses a `mountpoint`, an existing directory, that is `dir` or that has `dir` below it, by whatever names: the servers would keep their
+ * files in the mount that waits for them, and hang. A mountpoint in `dir` is fine. 0, -EINVAL with a line for a person, -ENOMEM, or why the
+ * mountpoint can't be looked at. Makes nothing. Any thread. */
+int local_apart(const char *dir, const char *mountpoint, struct err *e);
+
 /* Joins DIR's servers, starting them if nobody has, and waits until they answer. Call it before daemonizing (its errors are
  * for a person); the lock descriptor survives fork, and counts until the last copy is closed, so the parent must exit or close.
  * 0, the caller ends it with local_servers_close; -EINVAL (DIR belongs to a server of another kind or wants something the

@@ -6,8 +6,10 @@
 #define MOUNT_MOUNT_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "actions/engine.h"
+#include "commands/role.h"
 #include "tree/index.h"
 #include "util/err.h"
 
@@ -20,6 +22,12 @@ struct mount_config {
     const char *options;     /* of -o, ours removed; may be NULL */
     bool read_only;
     bool debug;
+    uid_t uid;               /* who owns what is shown */
+    gid_t gid;
+    mode_t umask;            /* permissions that are taken away from what is shown */
+    enum role role;          /* what may be done through this mount */
+    bool has_operators;      /* only members of the group below, and the mounting user, may do what operators may */
+    gid_t operators;
 };
 
 /* Checks what can be checked before anything is started: /dev/fuse is there, libfuse knows the options (may be NULL), the
@@ -40,5 +48,8 @@ int mount_run(struct mount *m, struct engine *g, void (*ready)(void *arg), void 
 
 /* Unmounts and frees. */
 void mount_close(struct mount *m);
+
+/* Only unmounts, with an answer to whoever waits: for a program that ends while threads still use the mount, by mount_changed. */
+void mount_leave(struct mount *m);
 
 #endif

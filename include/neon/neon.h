@@ -22,6 +22,7 @@
  *                  redirect); -EMSGSIZE: an answer over 64 MiB
  *   -ETIMEDOUT     the deadline came (the text says what Neon answered last), or Neon gave no answer in time
  *   -ECANCELED     call->cancelled became true
+ *   -ESTALE        call->before_change said no: surely nothing was done
  *   -ENOMEM
  *
  * Retries (NA §1.1, §9.1), with full jitter, honouring Retry-After: 423, 429 and "branch not ready yet" for any method until
@@ -45,6 +46,7 @@
 #define NEON_DEFAULT_API_HOST "https://console.neon.tech/api/v2"
 
 struct neon;
+struct neon_change;
 
 /* Copied by neon_open. Zero or NULL means the default. */
 struct neon_config {
@@ -66,6 +68,13 @@ struct neon_call {
     const atomic_bool *cancelled; /* polled: within about 50 ms of becoming true the call returns -ECANCELED. May be NULL */
     int64_t deadline_mono_ms;     /* clock_mono_ms() at which to return -ETIMEDOUT; 0 = none */
     unsigned flags;
+    /* Asked before each attempt of a request that changes something (`what` says which, in words): false sends nothing and is -ESTALE.
+     * May be NULL; may block. */
+    bool (*before_change)(void *arg, const char *what);
+    /* Told after the last attempt, whatever came of it, unless before_change said no: `done` is NULL unless Neon said yes, and valid during
+     * the call. May be NULL. */
+    void (*after_change)(void *arg, const char *what, const struct neon_change *done);
+    void *change_arg;
 };
 
 /* One attempt, no waiting for 423, 429 or 503: for probes. */
@@ -153,6 +162,12 @@ struct neon_operations {
     size_t n;
 };
 
+/* What Neon's yes to a request that changes something says of the request itself. */
+struct neon_change {
+    const char *request_id; /* what Neon's support asks for; NULL: it sent none */
+    struct neon_operations operations;
+};
+
 struct neon_role {
     char *name;
     bool is_protected; /* Neon's own roles */
@@ -210,6 +225,14 @@ const char *neon_api_host(const struct neon *neon);
 
 /* `*ret_project`: free with neon_project_free. */
 int neon_project_get(struct neon *neon, const struct neon_call *call, struct neon_project *ret_project, struct err *err);
+
+/* How many of each the project's plan allows; -1 = Neon doesn't say. */
+struct neon_limits {
+    int64_t branches, root_branches, snapshots;
+};
+
+/* Undocumented, but used by Neon's own tests (NA §6): a project where it is refused (-ENOENT, -EACCES) has limits all the same. */
+int neon_limits_get(struct neon *neon, const struct neon_call *call, struct neon_limits *ret_limits, struct err *err);
 
 /* All branches of the project, oldest first. */
 int neon_branches_list(struct neon *neon, const struct neon_call *call, struct neon_branches *ret_branches, struct err *err);

@@ -59,11 +59,14 @@ struct pgserver_start {
     const char *log_file;        /* the server's stderr, appended; created with mode 0600 */
     const char *const *settings; /* "name=value", NULL-terminated; NULL = none */
     int timeout_ms;              /* how long to wait until it accepts connections; 0 = 60 s */
+    bool patient;                /* one that recovers from a crash is waited for as long as it lives */
 };
 
 /* Starts a server and returns once it accepts connections. The caller stays its parent: pgserver_alive and pgserver_stop reap
- * it. A stale postmaster.pid and backends left over from a killed postmaster are cleared first. -EBUSY when a live postmaster
- * serves datadir, -EADDRINUSE when the port is taken, -ETIMEDOUT, -EIO with the last line of the server's log. */
+ * it. A stale postmaster.pid, the socket's lock and backends left over from a killed postmaster are cleared first. One that isn't
+ * ready in time is ended, unless `patient` is set and it says that it is starting: ended in its recovery it would begin again at the
+ * same point; the log tells of it every `timeout_ms`. -EBUSY when a live postmaster serves datadir, -EADDRINUSE when the port is
+ * taken, -ETIMEDOUT, -EIO with the last line of the server's log. */
 int pgserver_start(const struct pgserver *pg, const struct pgserver_start *start, pid_t *ret_pid, struct err *err);
 
 /* Ends a server: fast shutdown, after `timeout_ms` (0 = 20 s) immediate, after 5 s more SIGKILL. Children and adopted servers
@@ -77,7 +80,8 @@ bool pgserver_alive(pid_t pid);
 struct pgserver_status {
     pid_t pid; /* 0 = no live postmaster serves this directory */
     int port;
-    bool ready; /* it accepts connections */
+    bool ready;    /* it accepts connections */
+    bool starting; /* it doesn't yet: it comes up, or recovers from a crash */
 };
 
 /* Looks for a live postmaster of `datadir`; a stale or foreign postmaster.pid counts as none. 0 or -errno of reading it. */

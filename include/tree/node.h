@@ -17,6 +17,11 @@ enum node_class {
     CLASS_CALL = 2,       /* row: the call; pending/CALL_ID.json */
     CLASS_ACTION = 3,     /* row: the action; .control/actions/ID.json */
     CLASS_TEMP = 4,       /* row: a number of this mount; a temporary beside state.json or meta.json */
+    CLASS_BRANCH = 5,     /* row: the isolated branch; NAME/branches/X */
+    CLASS_RUN = 6,        /* row: first 52 bits of the SHA-256 of the run's id */
+    CLASS_TRACE = 7,      /* row: the same of the trace's id; .by-trace/TRACE_ID */
+    CLASS_STAGED = 8,     /* row: a number of this mount; what lies in .import/ */
+    CLASS_REPLACED = 9,   /* row: the replaced branch; .control/replaced/BRANCH_ID.json */
 };
 
 enum mount_kind {
@@ -33,6 +38,15 @@ enum mount_kind {
     MOUNT_EVENTS = 11,
     MOUNT_RESULT = 12,
     MOUNT_PRUNE = 13,
+    MOUNT_RUNS = 14,
+    MOUNT_BY_ID = 15,
+    MOUNT_BY_SNAPSHOT = 16,
+    MOUNT_BY_TRACE = 17,
+    MOUNT_REPLACED = 19,
+    MOUNT_METRICS = 20,
+    MOUNT_UNDO = 21,
+    MOUNT_ADOPT = 22,
+    MOUNT_IMPORT = 18,
 };
 
 enum checkpoint_kind {
@@ -54,6 +68,32 @@ enum checkpoint_kind {
     CKPT_HISTORY = 15,
     CKPT_WAIT = 16,
     CKPT_PENDING_LINK = 17, /* .pending/NAME */
+    CKPT_RUN_LINK = 18,     /* .runs/RUN_ID/NAME */
+    CKPT_ID_LINK = 19,      /* .by-id/ID */
+    CKPT_SNAPSHOT_LINK = 20, /* .by-snapshot/SNAPSHOT_ID */
+    CKPT_TRACE_LINK = 21,   /* .by-trace/TRACE_ID/NAME */
+    CKPT_BRANCH_LINK = 22,  /* branches/X/checkpoints/NAME */
+    CKPT_BRANCHES = 23,
+};
+
+enum run_kind {
+    RUN_DIR = 1, /* .runs/RUN_ID */
+    RUN_TIMELINE_SVG = 2,
+    RUN_TIMELINE_TXT = 3,
+};
+
+enum branch_kind {
+    BRANCH_DIR = 1,
+    BRANCH_JSON = 2,
+    BRANCH_STATUS = 3,
+    BRANCH_RESULT = 4,
+    BRANCH_OUTPUT = 5,
+    BRANCH_RESUME = 6,
+    BRANCH_CANCEL = 7,
+    BRANCH_PROMOTE = 8,
+    BRANCH_CHECKPOINTS = 9,
+    BRANCH_URI = 10,
+    BRANCH_WAIT = 11,
 };
 
 #define ONLY_KIND 1 /* the kind of classes that have just one */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "commands/role.h"
 #include "tree/index.h"
 #include "tree/node.h"
 #include "util/buf.h"
@@ -24,6 +25,7 @@ enum node_source {
     SOURCE_OUTPUT,
     SOURCE_HISTORY,
     SOURCE_EVENTS,
+    SOURCE_METRICS, /* engine_metrics */
     SOURCE_CALL,
     SOURCE_ACTION,
     SOURCE_TEMP,    /* in the index */
@@ -32,7 +34,8 @@ enum node_source {
 
 struct node_attr {
     node_id id;
-    mode_t mode;        /* type and permissions */
+    mode_t mode;        /* type and permissions, before the mount's umask */
+    enum role who;      /* who may write it, where it can be written at all */
     int64_t size;
     int64_t mtime;      /* ns; ctime is the same */
     bool immutable;     /* bytes and attributes stay for ever: cache them */
@@ -52,6 +55,9 @@ int tree_attr(struct index *x, node_id node, struct node_attr *ret);
 int tree_list(struct index *x, node_id dir, int64_t cookie,
               bool (*each)(void *arg, const char *name, const struct node_attr *attr, int64_t cookie), void *arg);
 
+/* Hands out the names that checkpoints have but this one hasn't now: `output` before there is any, `transcript.md` before the seal. */
+void tree_absent(struct index *x, int64_t checkpoint, void (*each)(void *arg, const char *name), void *arg);
+
 /* The directory that `dir` is in: for `..`. */
 node_id tree_parent(struct index *x, node_id dir);
 
@@ -64,5 +70,12 @@ int tree_text(struct index *x, node_id node, struct buf *ret);
 /* Whether `name` holds the name of a file in a checkpoint's directory that only the product makes, as rsync's `.snapshot.json.XXXXXX`. */
 bool tree_names_own_file(const char *name);
 
+/* The name of a checkpoint's own file, as the table has it; NULL: none of that kind. */
+const char *tree_file_name(node_id file);
+
+/* The file of a checkpoint that `name` is, or is a tool's temporary of, if only a tool that copies a backup makes it: checkpoint.json,
+ * snapshot.json, transcript.md, history.jsonl, pending; unless `surely`, also status, result and output, which somebody may think could be
+ * written. Else NULL. The result stays for ever. Any thread. */
+const char *tree_backup_file(const char *name, bool surely);
 
 #endif

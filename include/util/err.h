@@ -17,7 +17,7 @@ int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format
 /* Puts "prefix: " before the text that `e` holds. Returns -e->code. */
 int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The text of `e`, or strerror of its code; never NULL; owned by `e` or static. */
+/* The text of `e`, or strerror of its code; never NULL, also when `e` is; owned by `e` or static. */
 const char *err_text(const struct err *e);
 
 /* Moves `from` into `to` (freeing what `to` held) and clears `from`. Returns -to->code. */

@@ -4,9 +4,21 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+/* The bytes of the character that begins at `s` (RFC 3629), `n` > 0 bytes long at most; 0 when it isn't valid UTF-8. */
+size_t utf8_length(const unsigned char *s, size_t n);
 
 /* Whether `n` bytes are valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF; NUL counts as valid). */
 bool utf8_valid(const char *s, size_t n);
+
+/* The code point of the character at `s`, whose length utf8_length gave as `len`, not 0. */
+uint32_t utf8_point(const unsigned char *s, size_t len);
+
+/* Whether a code point can't be seen or changes how the rest reads: control characters (line ends and tabs too), what Unicode calls
+ * default ignorable but for the selectors U+FE00-FE0F, which choose how an emoji looks, what turns the writing direction, separators of
+ * lines and paragraphs, interlinear annotation, and what is no character. */
+bool text_invisible(uint32_t c);
 
 /* Copies `n` bytes, each invalid UTF-8 sequence and each NUL replaced by U+FFFD. The result is NUL-terminated and owned by
  * the caller; NULL when out of memory. */

@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -154,7 +155,7 @@ async def load_agent(reference):
 
 
 async def load_options(reference):
-    """Keyword arguments for Runner.run; `context_deserializer` among them is for RunState.from_json."""
+    """Keyword arguments for Runner.run; `context_deserializer` and `context_serializer` among them are for RunState."""
     options = await called(import_object(reference, "run options"), reference) if reference else {}
     if not isinstance(options, dict):
         raise NothingDone(f"{reference} is no dict, and returns none, but {type(options).__name__}")
@@ -168,6 +169,20 @@ def call_id(item):
     raw = item.raw_item
     get = raw.get if isinstance(raw, dict) else lambda key: getattr(raw, key, None)
     return get("call_id") or get("id")
+
+
+def by_id(items):
+    """{id: item}. Inner agents whose models count their calls from 0 give the same id twice: the later ones are ID~2, ID~3, …, as
+    checkpointfs names them under pending/."""
+    ids = [call_id(item) for item in items]
+    named = {}
+    for wanted, item in zip(ids, items):
+        name, number = wanted, 1
+        while name in named or (number > 1 and name in ids):
+            number += 1
+            name = f"{wanted}~{number}"
+        named[name] = item
+    return named
 
 
 def describe(item):
@@ -194,7 +209,7 @@ async def load_state(agent, content, deserializer):
 
 
 def apply_decisions(state, decisions, message):
-    pending = {call_id(item): item for item in state.get_interruptions()}
+    pending = by_id(state.get_interruptions())
     if unknown := [wanted for wanted in decisions if wanted not in pending]:
         raise NothingDone(f"no pending call has the id {', '.join(unknown)}; pending: {', '.join(pending) or 'none'}")
     carries = "rejection_message" in inspect.signature(state.reject).parameters
@@ -217,6 +232,46 @@ def apply_decisions(state, decisions, message):
         raise
     except Exception as error:
         raise NothingDone(f"the decision does not fit this state: {one_line(error)}") from error
+
+
+# --- the state of a run that has stopped ------------------------------------------------------------------------------------
+
+def to_json(state, serializer):
+    return state.to_json(**({"context_serializer": serializer} if serializer else {}))
+
+
+def omitted_context(saved):
+    """What the SDK left out, storing an empty context in its place; None when it left out nothing."""
+    meta = (saved.get("context") or {}).get("context_meta") or {}
+    if meta.get("omitted"):
+        return (f"its context ({meta.get('class_path') or meta.get('original_type')}) can't be saved: give context_serializer, which makes a "
+                "dict of it, beside context_deserializer in --run-options")
+
+
+def check_that_it_can_be_saved(state, serializer):
+    """Before anything is done, since the state of a run that has gone on is nowhere else."""
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the SDK's own word on it; ours says what to do
+    try:
+        saved = to_json(state, serializer)
+        json.dumps(saved)
+    except Exception as error:
+        raise NothingDone(f"if this run stops again it can't be saved: {one_line(error)}"
+                          f"{f' ({one_line(error.__cause__)})' if error.__cause__ else ''}") from error
+    finally:
+        logging.disable(silenced)
+    if problem := omitted_context(saved):
+        raise NothingDone(f"if this run stops again {problem}")
+
+
+def saved_state(state, serializer):
+    """(what to_json gives, what is lost of it or None)."""
+    try:
+        saved = to_json(state, serializer)
+        return saved, omitted_context(saved)
+    except Exception as error:
+        return (state.to_json(context_serializer=lambda context: {"repr": repr(context)}),
+                f"its context can't be saved: {one_line(error.__cause__ or error)}")
 
 
 # --- a child checkpoint ----------------------------------------------------------------------------------------------------
@@ -270,12 +325,27 @@ def keep_aside(name, text):
     return path
 
 
-def take_child_checkpoint(state):
-    text = json.dumps(state, indent=2)
-    parent, target = os.environ["CHECKPOINT_NAME"], os.environ["CHECKPOINT_NEXT_DIR"]
-    meta, is_child = child_meta(state)
-    name = parent
+def written(state):
+    """(its text, what is wrong with it or None): of what JSON can't hold, only how it reads."""
     try:
+        return json.dumps(state, indent=2), None
+    except Exception as error:
+        problem = f"its state isn't JSON: {one_line(error)}"
+    try:
+        return json.dumps(state, indent=2, default=str, skipkeys=True), problem
+    except Exception:
+        return repr(state), problem
+
+
+def take_child_checkpoint(state, problem):
+    text, no_json = written(state)
+    parent, target = os.environ["CHECKPOINT_NAME"], os.environ["CHECKPOINT_NEXT_DIR"]
+    name = parent
+    if problem := problem or no_json:
+        raise RuntimeError(f"the run stopped for approval again, but no checkpoint was taken: {problem}; what could be written of the state is "
+                           f"kept in {keep_aside(name, text)}")
+    try:
+        meta, is_child = child_meta(state)
         name = make_directory(target, child_names(parent, is_child))
         directory = os.path.join(target, name)
         with open(os.path.join(directory, "meta.json"), "w", encoding="utf-8") as file:
@@ -283,14 +353,15 @@ def take_child_checkpoint(state):
         with open(os.path.join(directory, "state.json"), "w", encoding="utf-8") as file:
             file.write(text)
         return name
-    except OSError as error:
+    except Exception as error:
         try:
             with open(os.path.join(target, name, "status"), encoding="utf-8") as file:
                 status = f" (status: {file.read().strip()})"
         except OSError:
             status = ""
-        raise RuntimeError(f"the run stopped for approval again, but no checkpoint could be taken in {target}: {error.strerror}: "
-                           f"{error.filename or name}{status}; the state is kept in {keep_aside(name, text)}") from error
+        what = f"{error.strerror}: {error.filename or name}" if isinstance(error, OSError) else one_line(error)
+        raise RuntimeError(f"the run stopped for approval again, but no checkpoint could be taken in {target}: {what}{status}; the state is "
+                           f"kept in {keep_aside(name, text)}") from error
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------------
@@ -314,7 +385,9 @@ async def resume(options):
     sys.path[:1] = [os.path.abspath(directory) for directory in options.path] + [os.getcwd()]
     agent = await load_agent(options.agent)
     run_options = await load_options(options.run_options)
+    serializer = run_options.pop("context_serializer", None)
     state = await load_state(agent, content, run_options.pop("context_deserializer", None))
+    check_that_it_can_be_saved(state, serializer)
     apply_decisions(state, decisions, message)
     before = {call_id(item) for item in state.get_interruptions()}
 
@@ -325,7 +398,7 @@ async def resume(options):
     if not decisions and before == {call_id(item) for item in result.interruptions}:
         # The SDK calls neither model nor tool then. A state that was saved after a decision does go on, though.
         raise NothingDone(f"nothing was decided; pending: {', '.join(before)}")
-    child = take_child_checkpoint(result.to_state().to_json())
+    child = take_child_checkpoint(*saved_state(result.to_state(), serializer))
     print(f"Stopped for approval again; took checkpoint {child}. Pending:")
     for item in result.interruptions:
         print(f"  {describe(item)}")
@@ -341,7 +414,8 @@ def main():
                         help="where to look for modules, before the current directory; may be repeated")
     parser.add_argument("--run-options", metavar="MODULE:OBJECT",
                         help="a dict, or a function that returns one: keyword arguments for Runner.run (session, run_config, "
-                             "hooks, …), and context_deserializer, which rebuilds a context of your own")
+                             "hooks, …), and for a context of your own context_serializer, which makes a dict of it, and "
+                             "context_deserializer, which rebuilds it")
     parser.add_argument("--api", choices=("responses", "chat_completions"),
                         help="the API to use; without it, the one that the state was made with")
     options = parser.parse_args()
@@ -352,6 +426,9 @@ def main():
     except NothingDone as reason:
         complain(f"nothing was done: {reason}")
         return NOTHING_DONE
+    except SystemExit as error:  # of a tool, a hook, a guardrail: its number would be taken for one of ours
+        complain(f"the run failed: something in it called sys.exit({error.code!r})")
+        return FAILED
     except Exception as error:
         complain("the run failed: " + " ".join("".join(traceback.format_exception_only(error)).split()))
         return FAILED

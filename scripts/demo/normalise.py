@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Replaces what differs from run to run in the demo's transcript: ids, times, ports, sizes, paths. Filters stdin to stdout."""
+"""Replaces what differs from run to run in the demo's transcript: ids, times, ports, sizes, paths.
+
+Usage: normalise.py <TRANSCRIPT
+"""
 import re
 import sys
 
@@ -29,4 +32,7 @@ def normalise(text):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(__doc__)
+        sys.exit(sys.argv[1:] != ["--help"])
     sys.stdout.write(normalise(sys.stdin.read()))

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Runs the guide's agent until it needs a person, takes a checkpoint with mkdir and two files, and exits.
 
-Usage: run_agent.py MOUNT NAME [PROMPT]   DATABASE_URL says which database the agent works on.
+DATABASE_URL says which database the agent works on.
 """
+import argparse
 import asyncio
 import importlib.metadata
 import json
 import os
-import sys
 import uuid
 
 from agents import Runner
@@ -38,15 +38,20 @@ def take_checkpoint(mount, name, state):
 
 
 def main():
-    mount, name, *prompt = sys.argv[1:]
-    result = asyncio.run(Runner.run(agent, *prompt or [PROMPT]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mount", metavar="MOUNT")
+    parser.add_argument("name", metavar="NAME", help="the checkpoint's")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", default=PROMPT, help="what the agent is told; the guide's by default")
+    options = parser.parse_args()
+
+    result = asyncio.run(Runner.run(agent, options.prompt))
     if not result.interruptions:
         print(f"Finished: {result.final_output}")
         return
     for item in result.interruptions:
         print(f"{item.agent.name} wants to call {item.tool_name}({item.arguments or ''}) and needs approval.")
-    take_checkpoint(mount, name, result.to_state().to_json())
-    print(f"Took checkpoint {name}; exiting until someone decides.")
+    take_checkpoint(options.mount, options.name, result.to_state().to_json())
+    print(f"Took checkpoint {options.name}; exiting until someone decides.")
 
 
 if __name__ == "__main__":

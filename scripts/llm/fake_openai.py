@@ -328,7 +328,7 @@ class Server(ThreadingHTTPServer):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="A deterministic local language model with the OpenAI API.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): any free one")
     parser.add_argument("--port-file", help="file to write the port into, once the server answers")
     parser.add_argument("--verbose", action="store_true", help="log each request on stderr")

@@ -6,7 +6,7 @@ const waits = [];
 const neon = createNeonClient({
     apiKey: process.env.NEON_API_KEY,
     baseUrl: process.env.NEON_API_HOST,
-    wait: { pollIntervalMs: 20, timeoutMs: 30000 },
+    wait: { pollIntervalMs: 20, timeoutMs: 120000 },
     fetch: (request, init) => {
         waits.push(Date.now());
         return fetch(request, init);
@@ -50,7 +50,7 @@ const steps = {
         await step("list-after-delete", neon.snapshots.list({ projectId }));
     },
     async branches() {
-        const b = await step("create", neon.branches.create({ projectId, name: "sdk branch" }));
+        const b = await step("create", neon.branches.create({ projectId, name: "sdk branch" }, ready));
         const id = b.id ?? b.branch?.id;
         await step("get", neon.branches.get({ projectId, branchId: id }));
         await step("update", neon.branches.update({ projectId, branchId: id, name: "sdk renamed" }));

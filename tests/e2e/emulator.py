@@ -53,7 +53,7 @@ class Answer:
         return f"<{self.status} {self.text[:300]}>"
 
 
-def wait_until(condition, timeout=20.0, interval=0.02):
+def wait_until(condition, timeout=60.0, interval=0.02):
     """Polls until `condition()` is true and returns what it returned."""
     end = time.monotonic() + timeout
     while True:
@@ -146,12 +146,16 @@ class Emulator:
 
     def postgres_pids(self):
         """The postmasters and their children that work below DIR."""
-        found = []
+        return list(self.of_postgres(lambda pid: pid))
+
+    def of_postgres(self, look):
+        """What `look(pid)` says of each of them; one that ends meanwhile, as every session does, isn't among them."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     if str(self.data) in os.readlink(entry / "cwd") and (entry / "comm").read_text().startswith("postgres"):
-                        found.append(int(entry.name))
+                        found[int(entry.name)] = look(int(entry.name))
                 except OSError:
                     pass
         return found
@@ -174,7 +178,7 @@ class Emulator:
     def url(self):
         return self.env["DATABASE_URL"]
 
-    def raw(self, method, url, body=None, headers=None, timeout=30, judge=True):
+    def raw(self, method, url, body=None, headers=None, timeout=60, judge=True):
         """One request. Its answer is held against Neon's OpenAPI document, where that is installed."""
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         all_headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
@@ -193,7 +197,7 @@ class Emulator:
             openapi.document().check(method, url.removeprefix(self.host), answer.status, answer.text)
         return answer
 
-    def api(self, method, path, body=None, query=None, headers=None, timeout=30, judge=True):
+    def api(self, method, path, body=None, query=None, headers=None, timeout=60, judge=True):
         """`path` begins after /api/v2; {p} in it is the project."""
         url = self.host + path.replace("{p}", self.project)
         if query:
@@ -273,7 +277,7 @@ class Emulator:
         return done.stdout.strip()
 
     def psql(self, statement, uri=None):
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"PGCONNECT_TIMEOUT": "10"}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"PGCONNECT_TIMEOUT": "60"}
         return subprocess.run(
             ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, uri or self.url],
             env=environ,

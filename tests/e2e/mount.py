@@ -1,5 +1,6 @@
 """A real mount for a test: checkpointfs over a private store and a neon-emulator of its own, with the words people type."""
 
+import contextlib
 import errno
 import json
 import os
@@ -27,7 +28,8 @@ class Mount:
     """`root` is the mountpoint. Options go to checkpointfs; `emulator` options to neon-emulator. `with Mount() as m:` unmounts and checks
     that nothing is left behind."""
 
-    def __init__(self, *options, resume=None, env=None, emulator=(), operation_ms=10, local=False, cwd=None, store=None):
+    def __init__(self, *options, resume=None, env=None, emulator=(), operation_ms=10, local=False, cwd=None, store=None, binary=BINARY):
+        self.binary = binary
         self.base = Path(tempfile.mkdtemp(prefix="ckpt-"))
         self.base.chmod(0o755)  # the user postgres has to get in
         self.root = self.base / "mnt"
@@ -49,9 +51,20 @@ class Mount:
             raise
 
     def __exit__(self, *exc):
-        if exc[0] is not None and self.log.exists():
-            print(self.log.read_text()[-4000:])
-        self.close()
+        try:
+            if exc[0] is None:
+                self.verify_audit()
+            elif self.log.exists():
+                print(self.log.read_text()[-4000:])
+        finally:
+            self.close()
+
+    def verify_audit(self):
+        """Whatever a test did, the audit log holds in the end. Where the test has left the mount without its store, or gone, nothing is read."""
+        from audit import verify_audit  # which needs this file
+        if self.process and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                verify_audit(self, most=300)
 
     # -- the process
 
@@ -63,7 +76,7 @@ class Mount:
     def command(self, *more):
         where = f"--local={self.dir}" if self.local else f"--store={self.store}"
         resume = [f"--resume={self.resume}"] if self.resume else []
-        return [str(BINARY), "-f", where, *resume, *self.options, *more, str(self.root)]
+        return [str(self.binary), "-f", where, *resume, *self.options, *more, str(self.root)]
 
     def mount(self, *more):
         """Starts it in the foreground and waits until it answers."""
@@ -86,7 +99,11 @@ class Mount:
     def kill(self):
         """kill -9: what is left is a dead mountpoint, which the next mount detaches."""
         self.process.kill()
-        self.process.wait(DEADLINE)
+        try:
+            self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            subprocess.run(["umount", "-f", self.root])  # else it, and whoever asked it for something, would hang for good
+            raise
 
     def remount(self, *more):
         self.unmount()
@@ -132,8 +149,13 @@ class Mount:
     def json(self, path):
         return json.loads(self.read(path))
 
-    def status(self, name):
-        return self.read(f"{name}/status").rstrip("\n")
+    def status(self, name, lost=False):
+        """A machine that kept the mount from its store for three seconds has it say so beside the status, until it hears of it again: `lost`
+        is for those who want to see that."""
+        end = time.monotonic() + 10
+        while ", store lost since " in (said := self.read(f"{name}/status")) and not lost and time.monotonic() < end:
+            time.sleep(0.02)
+        return said.rstrip("\n")
 
     def result(self, name):
         return self.json(f"{name}/result")
@@ -154,11 +176,12 @@ class Mount:
 
     def settled(self, names=None):
         """Waits until all sizes have come late and nothing is under way: from then on no file changes by itself."""
-        names = names or [n for n in os.listdir(self.root) if n not in ("latest", ".control", ".pending")]
+        names = names or [n for n in os.listdir(self.root) if n != "latest" and not n.startswith(".")]
         for name in names:
             self.wait(name)
             path = self.root / name / "snapshot.json"
             wait_until(lambda: not path.exists() or json.loads(path.read_text()).get("full_size") is not None, DEADLINE)
+            wait_until(lambda: not path.exists() or path.stat().st_size == len(path.read_bytes()))  # the store has it a moment before
 
     # -- verbs
 
@@ -210,22 +233,37 @@ class Mount:
                 answer = wait_until(lambda: (a := self.emulator.api("DELETE", path)).status != 423 and a)
                 self.emulator.settle(answer.json["operations"])
 
+    @contextlib.contextmanager
+    def held(self, call):
+        """Until the block ends, Neon answers that call by saying that the project is locked, so that the mount asks again and again: what it
+        belongs to stays under way for as long as a test needs."""
+        self.emulator.fault(f"{call}=423*inf")
+        try:
+            yield
+        finally:
+            self.emulator.control("DELETE", "faults")
+
     def agents(self):
         """Pids of supervisors of this mount's agents."""
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(p) for c in children for p in c.read_text().split()]
-        return [p for p in pids if b"checkpointfs-agent" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread may end while it is looked at, and so may a child
+                for pid in (task / "children").read_text().split():
+                    with contextlib.suppress(OSError):
+                        if b"checkpointfs-agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                            found.append(int(pid))
+        return found
 
 
 class Second(Mount):
     """Another mount over the same store and the same Neon."""
 
-    def __init__(self, first, *options):
+    def __init__(self, first, *options, root="mnt2"):
         self.__dict__.update(first.__dict__)
         self.options = [*first.options, *options]
-        self.root = self.base / "mnt2"
+        self.root = self.base / root
         self.root.mkdir(exist_ok=True)
-        self.log = self.base / "log2"
+        self.log = self.base / f"log-{root}"
         self.process = None
 
     def __enter__(self):
@@ -239,6 +277,31 @@ class Second(Mount):
         subprocess.run(["fusermount3", "-uzq", self.root], stderr=subprocess.DEVNULL)
 
 
-def shell(command, shell="bash", timeout=DEADLINE, **kw):
+def shell(command, shell="bash", timeout=2 * DEADLINE, **kw):
     """Runs a command line in a shell; returns the finished process with its output as text."""
     return subprocess.run([shell, "-c", command], capture_output=True, text=True, timeout=timeout, **kw)
+
+
+class Fresh(Mount):
+    """A mount over a new, empty store of its own, and the same Neon as `first`."""
+
+    def __init__(self, first, *options, resume=None, env=None):
+        super().__init__(*options, resume=resume, env=env, local=True)
+        self.local, self.shared = False, first.emulator
+
+    def __enter__(self):
+        self.emulator = self.shared
+        try:
+            return self.mount()
+        except BaseException:
+            self.close()
+            raise
+
+    def environ(self):
+        env = super().environ()
+        env.pop("NEON_BRANCH_ID")  # the default branch, wherever a restore has put it
+        return env
+
+    def close(self):
+        self.emulator = None  # it is the other's
+        super().close()

@@ -1,6 +1,9 @@
 """What the tests of restores share: a table whose rows say which database is there, and what Neon holds, counted."""
 
 import os
+import re
+
+import psycopg
 
 from emulator import wait_until
 from mount import STATE
@@ -16,10 +19,11 @@ OPERATION = "GET:/projects/*/operations/*"
 
 def put(m, *rows):
     """Makes the table hold exactly these numbers."""
-    m.sql(TABLE)
-    m.sql("delete from t")
-    for n in rows:
-        m.sql(f"insert into t values ({n})")
+    with psycopg.connect(m.uri(), autocommit=True) as connection:
+        connection.execute(TABLE)
+        connection.execute("delete from t")
+        for n in rows:
+            connection.execute(f"insert into t values ({n})")
 
 
 def rows(m):
@@ -43,6 +47,18 @@ def sealed(m, name, state=STATE):
 
 def restore(m, name):
     assert m.echo(f"{name}/restore", "in-place") is None, m.read(f"{name}/result")
+
+
+def snapshot_of(m, name):
+    return m.json(f"{name}/snapshot.json")["id"]
+
+
+def console_restore(m, snapshot, finalize=True):
+    """Somebody restores a snapshot over the default branch in Neon's console; the new branch."""
+    answer = m.emulator.ok("POST", f"/projects/{{p}}/snapshots/{snapshot}/restore",
+                           {"target_branch_id": World(m).default, "finalize_restore": finalize})
+    m.emulator.settle(answer["operations"])
+    return answer["branch"]["id"]
 
 
 class World:
@@ -95,5 +111,47 @@ def quiet(m):
                {o["status"] for o in m.emulator.api("GET", "/projects/{p}/operations").json["operations"]})
 
 
-__all__ = ["DELETE", "DELETE_BRANCH", "FINALIZE", "OPERATION", "RESTORE", "SNAPSHOT", "World", "active", "bare", "put", "quiet",
-           "restore", "restored_once", "rows", "sealed", "tidy"]
+def recovered(m):
+    """After a test that may have killed the mount or set rules: it is up, and nothing is under way."""
+    if m.process.poll() is not None:
+        m.mount()
+    m.emulator.control("DELETE", "faults")
+    quiet(m)
+
+
+def unbranch(m):
+    """Deletes every isolated branch: a project has only so many root branches."""
+    for name in [n for n in os.listdir(m.root) if n != "latest" and (m / n / "branches").is_dir()]:
+        for branch in os.listdir(m / name / "branches"):
+            m.echo(".control/prune", f"delete {name}/branches/{branch}")
+
+
+LONG = 600000  # ms: longer than any test, and than a GET is waited for, which is then asked again
+
+
+def hold(m, route, ms):
+    """Has the emulator hold up a call to this route: a GET for as long as the test likes, anything else for `ms`, after which it is done, also
+    when the mount is gone, and then the look at its operations is held up. So whoever comes late finds the action no further than that."""
+    if not route.startswith("GET:"):
+        m.emulator.fault(f"{route}>{OPERATION}=delay:{LONG}*inf")
+        m.emulator.fault(f"{route}=delay:{ms}")
+    elif route == "GET:/projects/*/snapshots":  # those before are of the mount's own rounds
+        m.emulator.fault(f"{SNAPSHOT}>{route}=delay:{LONG}*inf")
+    else:
+        m.emulator.fault(f"{route}=delay:{LONG}*inf")
+
+
+def held(m, route):
+    """Whether a call to this route has met its rule."""
+    call = re.compile(re.escape(route).replace(r"\*", "[^/]+"))
+    return any(call.fullmatch(met) for met in m.emulator.control("GET", "faults").json["met"])
+
+
+def steps_held(route, step):
+    """What a restore may say while `hold` holds it up at that step."""
+    return {f"restoring {s}/5" for s in ((step,) if route.startswith("GET:") else (step, step + 1))}
+
+
+__all__ = ["DELETE", "DELETE_BRANCH", "FINALIZE", "OPERATION", "RESTORE", "SNAPSHOT", "World", "active", "bare", "console_restore", "held",
+           "hold", "put", "quiet", "recovered", "restore", "restored_once", "rows", "sealed", "snapshot_of",
+           "steps_held", "tidy", "unbranch"]

@@ -8,6 +8,8 @@ import pytest
 from emulator import Emulator, wait_until
 from openapi import CONFORMANCE, JudgingProxy, install
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def neon():
@@ -33,7 +35,7 @@ def cli(neon, tmp_path):
         command = [CONFORMANCE / "node", CONFORMANCE / "node_modules" / ".bin" / "neon"]
         more = (["--project-id", neon.project] if project else []) + (["-o", output] if output else [])
         done = subprocess.run(
-            [*command, "--no-analytics", *arguments, *more], capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=60
+            [*command, "--no-analytics", *arguments, *more], capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=300
         )
         assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
         idle(neon)

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 
 import pytest
-from emulator import Emulator
+from emulator import Emulator, wait_until
 from openapi import CONFORMANCE, ROOT, JudgingProxy, install
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,8 @@ def neon():
 def fresh(neon):
     yield neon
     neon.control("DELETE", "faults")
+    operations = "/projects/{p}/operations"  # a client may leave one under way
+    wait_until(lambda: not {"running", "scheduling"} & {o["status"] for o in neon.api("GET", operations).json["operations"]})
     for snapshot in neon.snapshots():
         neon.ok("DELETE", f"/projects/{{p}}/snapshots/{snapshot['id']}")
     for branch in neon.branches():
@@ -37,7 +41,7 @@ def node(neon, script, *arguments):
     environ = {k: v for k, v in os.environ.items() if not k.startswith("NEON_")}
     environ |= {"NEON_API_KEY": neon.key, "NEON_API_HOST": neon.proxy.host, "NEON_PROJECT_ID": neon.project}
     done = subprocess.run(
-        [CONFORMANCE / "node", CONFORMANCE / script, *arguments], capture_output=True, text=True, env=environ, timeout=100
+        [CONFORMANCE / "node", CONFORMANCE / script, *arguments], capture_output=True, text=True, env=environ, timeout=300
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
     return {line["step"]: line for line in map(json.loads, done.stdout.splitlines())}

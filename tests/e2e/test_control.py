@@ -1,16 +1,19 @@
 """Control files: what a write means (design.md §2, §3; traps.md 2-4, 6, 7)."""
 
+import contextlib
 import errno
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from emulator import wait_until
 from mount import CALL, DEADLINE, Mount, shell
+from restoring import RESTORE
 
 REJECT = json.dumps({"decisions": [{"id": CALL, "decision": "reject", "message": "no,\nnot this"}]}, indent=2)
 
@@ -195,11 +198,11 @@ def test_the_final_newline_and_spaces_do_not_matter(m):
 
 def test_nowait_returns_before_the_action_is_done_and_wait_after(m):
     m.take("later")
-    m.emulator.fault("POST:/projects/*/snapshots/*/restore=delay:600")
-    assert m.echo("later/restore", "nowait in-place") is None
-    assert m.result("later")["state"] == "running"
-    assert m.result("later")["command"] == "nowait in-place"
-    assert m.status("later").startswith("restoring")
+    with m.held(RESTORE):
+        assert m.echo("later/restore", "nowait in-place") is None
+        assert m.result("later")["state"] == "running"
+        assert m.result("later")["command"] == "nowait in-place"
+        assert m.status("later").startswith("restoring")
     assert m.wait("later") == "waiting (1 call)"
     assert m.result("later")["state"] == "done"
 
@@ -390,22 +393,50 @@ def test_reading_a_control_file_gives_nothing(m, kept):
 
 def test_a_second_writer_is_ebusy_at_open_while_a_command_is_unanswered(m):
     m.take("busy")
-    m.emulator.fault("POST:/projects/*/snapshots/*/restore=delay:1500")
-    first = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / "busy")
-    m.wait_status("busy", "restoring")
-    assert refused(opened, m, "busy/restore") == "EBUSY"
-    assert "Device or resource busy" in shell("echo in-place > restore", cwd=m / "busy").stderr
-    assert m.read("busy/restore") == ""  # reading is not writing
-    assert m.echo("busy/resume", "approve") == "EBUSY"  # another file: the verb is refused by the journal, and says by what
-    assert m.result("busy")["errno"] == "EBUSY" and m.wait("busy")
+    with m.held(RESTORE):
+        first = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / "busy")
+        m.wait_status("busy", "restoring")
+        assert refused(opened, m, "busy/restore") == "EBUSY"
+        assert "Device or resource busy" in shell("echo in-place > restore", cwd=m / "busy").stderr
+        assert m.read("busy/restore") == ""  # reading is not writing
+        assert m.echo("busy/resume", "approve") == "EBUSY"  # another file: the verb is refused by the journal, and says by what
+        assert m.result("busy")["errno"] == "EBUSY"
+    assert m.wait("busy")
     assert first.wait(DEADLINE) == 0
     assert m.echo("busy/restore", "in-place") is None
 
 
+def test_an_open_that_overtakes_a_close_without_a_write(m, kept):
+    """`: > restore` and the next open: the kernel tells the close by itself, and here it comes later for sure. Where this process or the
+    mount stands still too long for that, the second one is busy: those rounds say nothing."""
+    through = 0
+    for _ in range(100):
+        first, begins, got = wait_until(lambda: opens(m, f"{kept}/restore")), threading.Event(), []
+
+        def second():
+            begins.set()
+            with contextlib.suppress(OSError):
+                got.append(opened(m, f"{kept}/restore"))
+        thread = threading.Thread(target=second)
+        thread.start()
+        begins.wait()
+        time.sleep(0.01)
+        os.close(first)
+        thread.join()
+        [os.close(fd) for fd in got]
+        through += len(got)
+        if through == 20:
+            break
+    assert through == 20
+
+
 def test_two_opens_at_once_let_one_through(m, kept):
-    """A second writer that got through would hang where not even kill reaches it."""
-    for _ in range(20):
-        got, start = [], threading.Barrier(4)
+    """A second writer that got through would hang where not even kill reaches it. Two may be open at once if the first has been so, without a
+    write, for 5 s, and none is opened while the close of the round before is still to come: those rounds say nothing."""
+    rounds = 0
+    while rounds < 20:
+        wait_until(lambda: not_busy(m, f"{kept}/restore"))  # RELEASE comes after close has returned
+        got, start, began = [], threading.Barrier(4), time.monotonic()
 
         def race():
             start.wait()
@@ -416,17 +447,29 @@ def test_two_opens_at_once_let_one_through(m, kept):
         threads = [threading.Thread(target=race) for _ in range(4)]
         [t.start() for t in threads]
         [t.join() for t in threads]
+        took = time.monotonic() - began
         [os.close(fd) for fd in got]
-        assert len(got) == 1
-        wait_until(lambda: not_busy(m, f"{kept}/restore"))  # RELEASE comes after close has returned
+        assert len(got) < 2 or took > IDLE
+        rounds += len(got) == 1
+
+
+IDLE = 5  # s that an open counts without a write
+
+
+def opens(m, path):
+    """Its descriptor; None while it is busy."""
+    try:
+        return opened(m, path)
+    except OSError as e:
+        assert e.errno == errno.EBUSY, e
+        return None
 
 
 def not_busy(m, path):
-    try:
-        os.close(opened(m, path))
-        return True
-    except OSError:
-        return False
+    fd = opens(m, path)
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 def test_an_answered_handle_is_not_busy(m, kept):
@@ -447,14 +490,21 @@ def test_a_child_that_inherited_the_descriptor_keeps_nothing_busy(m, kept):
 
 def test_an_idle_open_counts_only_for_a_while(m, kept):
     """`exec 3> resume` in a shell somebody left open."""
-    idle = opened(m, f"{kept}/resume")
-    unfinished = opened(m, f"{kept}/replay")
-    os.write(unfinished, b'{"verb":"in-place",')
-    assert refused(opened, m, f"{kept}/resume") == refused(opened, m, f"{kept}/replay") == "EBUSY"
-    wait_until(lambda: not_busy(m, f"{kept}/resume"), 20, 0.2)
-    wait_until(lambda: not_busy(m, f"{kept}/replay"), 20, 0.2)
-    os.close(idle)
-    os.close(unfinished)
+    def busy():
+        """Of both; None when that took so long that it says nothing."""
+        began = time.monotonic()
+        held.append(wait_until(lambda: opens(m, f"{kept}/resume")))
+        held.append(wait_until(lambda: opens(m, f"{kept}/replay")))
+        os.write(held[-1], b'{"verb":"in-place",')
+        got = [opens(m, f"{kept}/resume"), opens(m, f"{kept}/replay")]
+        held.extend(fd for fd in got if fd is not None)
+        return got if time.monotonic() - began < IDLE else None
+
+    held = []
+    assert wait_until(busy) == [None, None]
+    wait_until(lambda: not_busy(m, f"{kept}/resume"), DEADLINE, 0.2)
+    wait_until(lambda: not_busy(m, f"{kept}/replay"), DEADLINE, 0.2)
+    [os.close(fd) for fd in held]
 
 
 def test_cancel_is_never_busy_and_says_when_there_is_nothing(m, kept):
@@ -498,15 +548,15 @@ def test_delete_of_a_pinned_checkpoint(m):
 
 def test_delete_of_a_busy_checkpoint(m):
     m.take("in-use")
-    m.emulator.fault("POST:/projects/*/snapshots/*/restore=delay:1000")
-    assert m.echo("in-use/restore", "nowait in-place") is None
-    assert m.echo(".control/prune", "delete in-use") == "EBUSY"
-    assert "restore" in m.json(".control/result")["message"]
+    with m.held(RESTORE):
+        assert m.echo("in-use/restore", "nowait in-place") is None
+        assert m.echo(".control/prune", "delete in-use") == "EBUSY"
+        assert "restore" in m.json(".control/result")["message"]
     assert m.wait("in-use")
     assert m.result("in-use")["state"] == "done"
 
 
-@pytest.mark.parametrize("text", ["delete", "delete a/b", "keep-last=20", "apply plan", "delete .hidden", "delete latest"])
+@pytest.mark.parametrize("text", ["delete", "delete a/b", "keep-last=many", "apply", "delete .hidden", "delete latest"])
 def test_what_prune_does_not_take(m, text):
     assert m.echo(".control/prune", text) == "EINVAL"
     assert "delete NAME" in m.json(".control/result")["message"]

@@ -1,11 +1,43 @@
-"""`make demo` does what the guide does: its script over the real mount, on both of Neon's plans."""
+"""`make demo` does what the guide does: its script over the real mount, on both of Neon's plans; README.md shows what it prints."""
+import difflib
+import functools
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from demo_runs import normalise, run_demo
+from llm import ROOT, SCRIPTS
+
+sys.path.insert(0, str(SCRIPTS / "demo"))
+from normalise import normalise  # noqa: E402
 
 EXPECTED_STEPS = 7
+DEADLINE = 600
+pytestmark = pytest.mark.timeout(DEADLINE + 60)
+
+
+@functools.cache
+def run_demo(plan, build=None):
+    """(status, transcript, complaints). The demo cleans up after itself; that is checked here."""
+    env = {**os.environ, "PLAN": plan, "KEEP": "", "BUILD": build or os.environ.get("CHECKPOINTFS_BUILD", "build")}
+    done = subprocess.run([SCRIPTS / "demo" / "demo"], env=env, capture_output=True, text=True, timeout=DEADLINE)
+    places = re.findall(r"/tmp/ckpt-demo\.\w+", done.stdout)
+    assert places or done.stdout == "", done.stdout
+    assert not any(map(os.path.exists, places)), "the demo left its directory behind"
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_transcript_in_the_readme_is_what_the_demo_prints():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- demo -->\s*(`{3,})\w*\n(.*?)\1\s*<!-- /demo -->", readme, re.DOTALL)
+    assert found, "README.md has no transcript between <!-- demo --> and <!-- /demo -->"
+    status, transcript, complaints = run_demo("paid")
+    assert status == 0, transcript + complaints
+    shown, printed = normalise(found[2]).splitlines(), normalise(transcript).splitlines()
+    difference = list(difflib.unified_diff(shown, printed, "README.md", "the demo", lineterm=""))
+    assert not difference, "run `scripts/demo/demo` and put what it prints into README.md:\n" + "\n".join(difference)
 
 
 @pytest.mark.parametrize("plan", ["paid", "free"])

@@ -50,13 +50,15 @@ def test_statuses(neon, status):
 
 
 def test_delay_and_its_combination(neon):
+    def took(status):
+        begin = time.monotonic()
+        assert neon.api("GET", "/projects/{p}").status == status
+        return time.monotonic() - begin
+
     neon.fault("GET:/projects/*=delay:300,GET:/projects/{project_id}=503")
-    begin = time.monotonic()
-    assert neon.api("GET", "/projects/{p}").status == 503
-    slow = time.monotonic() - begin
-    begin = time.monotonic()
-    assert neon.api("GET", "/projects/{p}").status == 200
-    assert slow > 0.29 and slow > 3 * (time.monotonic() - begin)
+    slow = took(503)
+    assert neon.control("GET", "faults").json["faults"] == [], "once"
+    assert slow > 0.29 and slow > 3 * min(took(200) for _ in range(20))  # the machine may be busy during some of them
 
 
 @pytest.mark.parametrize("when, left", [("drop-before", 0), ("drop-after", 1)])
@@ -76,7 +78,7 @@ def test_a_snapshot_operation_that_fails(neon, status):
     last = neon.outcome(answer.json["operations"])
     assert [o["status"] for o in last] == ["finished", status] and last[-1]["error"] == "disk on fire"
     assert neon.snapshots() == []
-    assert list((neon.data / "snapshots").iterdir()) == []
+    wait_until(lambda: not list((neon.data / "snapshots").iterdir()))  # what nobody has any more is swept up afterwards
 
 
 def test_a_restore_operation_that_fails_changes_nothing(neon):
@@ -112,22 +114,42 @@ def test_skipped_operations_count_as_done(neon):
     assert [s["name"] for s in neon.snapshots()] == ["skipped"]
 
 
+def unseen(neon, rule, make, look):
+    """What `make` makes late, looked for by `look` while nobody can see it: longer, where the machine was too busy to look in that time."""
+    for late in (700, 7000, 70000):
+        neon.fault(f"{rule}=late:{late}")
+        begin = time.monotonic()
+        answer = make(f"late {late}").json
+        found = look(answer)
+        in_time = time.monotonic() - begin < late / 1000
+        neon.settle(answer["operations"])
+        if in_time:
+            return answer, found
+    raise AssertionError("never looked in time")
+
+
 def test_late_visibility(neon):
     snapshot = neon.snapshot("seen")
-    neon.fault(f"{RESTORE}=late:700,{SNAPSHOT}=late:700")
-    answer = neon.api("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore").json
-    branch, endpoint = answer["branch"]["id"], answer["endpoints"][0]["id"]
-    missing = neon.api("GET", f"/projects/{{p}}/branches/{branch}")
-    assert missing.status == 404 and missing.message == "branch not found"
-    assert branch not in [b["id"] for b in neon.branches()]
-    assert neon.api("GET", f"/projects/{{p}}/endpoints/{endpoint}").status == 404
-    neon.settle(answer["operations"])
+
+    def restore(name):
+        return neon.api("POST", f"/projects/{{p}}/snapshots/{snapshot['id']}/restore", {"name": name})
+
+    def look(answer):
+        branch, endpoint = answer["branch"]["id"], answer["endpoints"][0]["id"]
+        return [
+            neon.api("GET", f"/projects/{{p}}/branches/{branch}"),
+            branch in [b["id"] for b in neon.branches()],
+            neon.api("GET", f"/projects/{{p}}/endpoints/{endpoint}").status,
+        ]
+
+    answer, (missing, *others) = unseen(neon, RESTORE, restore, look)
+    assert missing.status == 404 and missing.message == "branch not found" and others == [False, 404]
+    branch = answer["branch"]["id"]
     wait_until(lambda: neon.api("GET", f"/projects/{{p}}/branches/{branch}").status == 200)
     assert branch in [b["id"] for b in neon.branches()]
-    late = create(neon, "unseen").json
-    assert [s["name"] for s in neon.snapshots()] == ["seen"]
-    neon.settle(late["operations"])
-    wait_until(lambda: {s["name"] for s in neon.snapshots()} == {"seen", "unseen"})
+    late, names = unseen(neon, SNAPSHOT, lambda name: create(neon, name), lambda _: {s["name"] for s in neon.snapshots()})
+    assert "seen" in names and late["snapshot"]["name"] not in names
+    wait_until(lambda: late["snapshot"]["id"] in {s["id"] for s in neon.snapshots()})
 
 
 def test_broken_answers(neon):
@@ -141,6 +163,17 @@ def test_broken_answers(neon):
     assert neon.branches()
 
 
+def test_only_after_another_request(neon):
+    neon.fault("GET:/projects/*@2>GET:/projects/*/branches=503@2")
+    neon.fault("GET:/projects/*/limits>GET:/projects/*/branches=500")
+    get = lambda path="": neon.api("GET", "/projects/{p}" + path).status  # noqa: E731
+    assert [get("/branches"), get(), get("/branches"), get("/branches"), get()] == [200] * 5
+    assert [get("/branches"), get("/branches"), get("/branches")] == [200, 503, 200]
+    assert get("/limits") == 200 and [get("/branches"), get("/branches")] == [500, 200]
+    assert neon.control("GET", "faults").json == {"faults": [], "met": [f"GET:/projects/{neon.project}/branches"] * 2}
+    neon.control("DELETE", "faults")
+
+
 def test_the_list_of_faults(neon):
     neon.fault("GET:*=503*inf")
     neon.fault("POST:*=500*3")
@@ -151,7 +184,8 @@ def test_the_list_of_faults(neon):
         {"rule": "POST:*=500*3", "left": 3},
         {"rule": "DELETE:*=500", "left": 1},
     ]
-    assert neon.control("DELETE", "faults").json == {"faults": []}
+    assert listed.json["met"] == [f"GET:/projects/{neon.project}"] * 3
+    assert neon.control("DELETE", "faults").json == {"faults": [], "met": []}
     assert neon.api("GET", "/projects/{p}").status == 200
 
 
@@ -170,11 +204,15 @@ def test_the_list_of_faults(neon):
         "GET:/x=delay:",
         "GET:/x=op:melted",
         "GET:/x=423,bad",
+        ">GET:/x=423",
+        "GET>GET:/x=423",
+        "GET:/x@0>GET:/x=423",
+        "GET:/x>=423",
     ],
 )
 def test_a_bad_specification_is_refused_whole(neon, spec):
     assert neon.control("POST", "faults", {"spec": spec}).status == 400
-    assert neon.control("GET", "faults").json == {"faults": []}
+    assert neon.control("GET", "faults").json["faults"] == []
 
 
 def test_a_fault_from_the_command_line(tmp_path):
@@ -203,3 +241,10 @@ def test_somebody_else_in_the_console(neon):
         {"action": "set_default", "project_id": neon.project},
     ):
         assert neon.control("POST", "console", body).status == 400
+
+
+def test_from_the_nth_request_on(emulator):
+    emulator.fault("GET:/projects/*/branches=500*2@3")
+    assert [emulator.api("GET", "/projects/{p}/branches").status for _ in range(5)] == [200, 200, 500, 500, 200]
+    assert emulator.control("POST", "faults", {"spec": "*:*=500@0"}).status == 400
+    emulator.control("DELETE", "faults")

@@ -65,7 +65,12 @@ class Place:
         subprocess.run(["fusermount3", "-u", path], check=True)
 
     def mount_pid(self, name):
-        (pid,) = processes(PROGRAM.name, self.base / name)
+        return self.pid(PROGRAM.name, self.base / name)
+
+    def pid(self, *words):
+        """Of the one process that has all these words, once it is alone: what it starts has its command line at first."""
+        wait_until(lambda: len(processes(*words)) == 1)
+        (pid,) = processes(*words)
         return pid
 
     def env(self):
@@ -75,6 +80,12 @@ class Place:
         """The keeper, the store's PostgreSQL, neon-emulator and its computes: all name DIR."""
         return {pid: command for pid, command in processes(self.local).items()
                 if command.startswith(("checkpointfs-keeper", "neon-emulator", "postgres"))}
+
+    def wait_joined(self, servers):
+        """Waits until there are no servers but those that were there, all of them. What they start is another process of their name at first."""
+        wait_until(lambda: self.servers().keys() <= servers.keys())
+        for kind in ("checkpointfs-keeper", "neon-emulator", "postgres"):
+            assert {pid for pid in servers if servers[pid].startswith(kind)} & self.servers().keys(), f"{kind} is another one"
 
     def wait_stopped(self):
         wait_until(lambda: not self.servers(), timeout=60)
@@ -103,10 +114,10 @@ def test_servers_stop_after_the_last_mount(place):
     first = place.mount(name="first")
     servers = place.servers()
     second = place.mount(name="second")
-    assert place.servers().keys() == servers.keys(), "the second mount joins what runs"
+    place.wait_joined(servers)
     place.unmount(first)
     wait_until(lambda: not processes(PROGRAM.name, first))
-    assert place.servers().keys() == servers.keys()
+    place.wait_joined(servers)
     (second / "kept").mkdir()
     place.unmount(second)
     place.wait_stopped()
@@ -132,8 +143,8 @@ def test_mounts_that_start_at_once_share_one_keeper(place):
     for process, name in zip(running, names):
         _, text = process.communicate(timeout=120)
         assert process.returncode == 0, text
-    assert len(processes("checkpointfs-keeper", place.local)) == 1
-    assert len(processes("neon-emulator --data", place.local)) == 1
+    for words in ("checkpointfs-keeper", "neon-emulator --data"):  # one that came second may still be on its way out
+        wait_until(lambda: len(processes(words, place.local)) == 1)
 
 
 def test_killed_mount_takes_its_servers_along(place):
@@ -147,7 +158,7 @@ def test_killed_mount_takes_its_servers_along(place):
 
 def test_killed_keeper_is_replaced_and_leaves_nothing(place):
     first = place.mount(name="first")
-    (keeper,) = processes("checkpointfs-keeper", place.local)
+    keeper = place.pid("checkpointfs-keeper", place.local)
     store = place.env()["store"]
     os.kill(keeper, signal.SIGKILL)
     wait_until(lambda: keeper not in processes("checkpointfs-keeper"))
@@ -157,7 +168,7 @@ def test_killed_keeper_is_replaced_and_leaves_nothing(place):
     assert place.env()["store"] == store, "at the same address, so that the first mount finds it again"
     wait_until(lambda: "connected" in subprocess.run(
         ["psql", store, "-XAtqc", "select 'connected'"], text=True, capture_output=True).stdout)
-    (keeper,) = processes("checkpointfs-keeper", place.local)
+    keeper = place.pid("checkpointfs-keeper", place.local)
     os.kill(keeper, signal.SIGKILL)
     place.unmount(second)
     place.unmount(first)

@@ -342,8 +342,12 @@ def test_an_error_shows_no_secret(wake):
 
 # --- contexts and options --------------------------------------------------------------------------------------------------
 
-def test_a_context_of_ones_own(wake, tmp_path):
-    state = load(SAMPLES / "py_seed_interrupted.json")
+DROPS_TWICE = "STEPS " + json.dumps([[["drop_users_table", {}]], [["drop_users_table", {}]], "All done."])
+
+
+def of_a_tenant(wake, tmp_path, prompt=DROPS_TWICE):
+    """Decides on a state with a context of a class of its own; what it needs is in module `tenant`."""
+    state = sample_state(wake, prompt)
     state["context"]["context"] = {"name": "acme"}
     (tmp_path / "tenant.py").write_text(
         "from agents import Agent, RunContextWrapper, function_tool\n"
@@ -353,10 +357,76 @@ def test_a_context_of_ones_own(wake, tmp_path):
         "    sample_agents.log(f'drop for {wrapper.context.name}')\n"
         "    return 'Dropped the users table.'\n"
         "agent = Agent(name='DB Admin', tools=[sample_agents.add_user, drop_users_table, sample_agents.list_users])\n"
-        "options = {'context_deserializer': lambda saved: sample_agents.Tenant(saved['name'])}\n")
+        "one_way = {'context_deserializer': lambda saved: sample_agents.Tenant(saved['name'])}\n"
+        "options = one_way | {'context_serializer': vars}\n"
+        "failing = one_way | {'context_serializer': lambda tenant: {'name': tenant.nme}}\n"
+        "def once(tenant, times=[]):\n"
+        "    times.append(1)\n"
+        "    return {'name': tenant.name} if len(times) == 1 else 1 / 0\n"
+        "later = one_way | {'context_serializer': once}\n")
     wake.checkpoint(state).decide(approve(pending_ids(state)[0]))
+
+
+def test_a_context_of_ones_own(wake, tmp_path):
+    of_a_tenant(wake, tmp_path)
+    assert wake.run("--run-options", "tenant:options", agent="tenant:agent") == 10, wake.errors
+    child = load(wake.mount / "pre_drop.2" / "state.json")
+    assert child["context"]["context"] == {"name": "acme"} and wake.tools == ["drop for acme"]
+    wake.checkpoint(child).decide(approve(pending_ids(child)[0]))
     assert wake.run("--run-options", "tenant:options", agent="tenant:agent") == 0, wake.errors
-    assert wake.tools == ["drop for acme"]
+    assert wake.tools == ["drop for acme"] * 2
+
+
+@pytest.mark.parametrize("options, word", [("one_way", "give context_serializer"), ("failing", "no attribute 'nme'")])
+def test_a_context_that_could_not_be_saved_again(wake, tmp_path, options, word):
+    of_a_tenant(wake, tmp_path)
+    wake.refused(word, arguments=["--run-options", f"tenant:{options}"], agent="tenant:agent")
+
+
+def kept(wake, tmp_path):
+    """What was kept aside of a state that no child checkpoint has."""
+    path, = tmp_path.glob("*.state.json")
+    assert str(path) in wake.errors and wake.children() == []
+    return load(path)
+
+
+def test_a_context_that_can_no_longer_be_saved(wake, tmp_path):
+    of_a_tenant(wake, tmp_path)
+    assert wake.run("--run-options", "tenant:later", agent="tenant:agent", TMPDIR=str(tmp_path)) == 1, wake.errors
+    assert "division by zero" in wake.errors and wake.tools == ["drop for acme"]
+    assert "Tenant" in kept(wake, tmp_path)["context"]["context"]["repr"]
+
+
+def test_a_context_that_is_no_longer_json(wake, tmp_path):
+    state = sample_state(wake, DROPS_TWICE)
+    state["context"]["context"] = {"name": "acme"}
+    (tmp_path / "dated.py").write_text(
+        "import datetime\n"
+        "from agents import Agent, RunContextWrapper, function_tool\n"
+        "@function_tool(needs_approval=True)\n"
+        "def drop_users_table(wrapper: RunContextWrapper[dict]) -> str:\n"
+        "    wrapper.context['at'] = datetime.datetime(2026, 11, 28)\n"
+        "    return 'Dropped the users table.'\n"
+        "agent = Agent(name='DB Admin', tools=[drop_users_table])\n")
+    wake.checkpoint(state).decide(approve(pending_ids(state)[0]))
+    assert wake.run(agent="dated:agent", TMPDIR=str(tmp_path)) == 1, wake.errors
+    assert "datetime is not JSON serializable" in wake.errors
+    assert kept(wake, tmp_path)["context"]["context"] == {"name": "acme", "at": "2026-11-28 00:00:00"}
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("code", [0, 10, 75])
+def test_a_tool_that_exits_has_no_say_in_the_verdict(wake, tmp_path, kind, code):
+    (tmp_path / "leaving.py").write_text(
+        "import sys\nimport sample_agents\nfrom agents import Agent, function_tool\n"
+        "@function_tool(needs_approval=True)\n"
+        f"{kind} drop_users_table() -> str:\n"
+        f"    sample_agents.log('drop')\n    sys.exit({code})\n"
+        "agent = Agent(name='DB Admin', tools=[drop_users_table])\n")
+    state = load(SAMPLES / "py_seed_interrupted.json")
+    wake.checkpoint(state).decide(approve(pending_ids(state)[0]))
+    assert wake.run(agent="leaving:agent") == 1, wake.errors
+    assert wake.tools == ["drop"] and f"the run failed: something in it called sys.exit({code})" in wake.errors
 
 
 def test_run_options_that_are_none(wake):

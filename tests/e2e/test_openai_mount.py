@@ -32,7 +32,7 @@ def test_a_partial_decision_leaves_the_rest_in_a_child(waker):
     assert waker.echo("three/resume", f"reject id={SECOND} {DENIED}") is None, waker.read("three/result")
     assert waker.status("three") == "stopped again -> three.2"
     assert "three.2" in waker.read("three/result")
-    assert waker.status("three.2") == "waiting (2 calls)"
+    assert waker.wait_status("three.2", "waiting") == "waiting (2 calls)"
     assert sorted(os.listdir(waker / "three.2/pending")) == [f"{FIRST}.json", f"{THIRD}.json"]
     parent, child = waker.json("three/checkpoint.json"), waker.json("three.2/checkpoint.json")
     assert (child["parent"], child["run_id"], child["step_id"]) == (parent["id"], "run_three", "turn-2.2")
@@ -42,6 +42,7 @@ def test_a_partial_decision_leaves_the_rest_in_a_child(waker):
     assert waker.echo("three/resume", "approve") == "EALREADY"
     assert waker.echo("three.2/resume", f"approve {FIRST}") is None, waker.read("three.2/result")
     assert waker.status("three.2") == "stopped again -> three.3"
+    waker.wait_status("three.3", "waiting")
     assert waker.echo("three.3/resume", "approve") is None, waker.read("three.3/result")
     assert waker.status("three.3") == "finished"
     assert waker.read("three.3/output") == "Added Charlie and dropped the users table; 1 of 3 calls were denied.\n"
@@ -78,6 +79,7 @@ def test_states_of_other_days_are_woken(waker, sample):
 
 def test_an_agent_is_ended_while_its_model_thinks(waker):
     waker.take("slow", SEED)
+    wait_until(lambda: not waker.agents(), DEADLINE)  # the last one may not have left yet
     assert waker.echo("slow/resume", f"nowait reject THINK {10 * DEADLINE}") is None
     wait_until(lambda: waker.agents() and "agent running" in waker.status("slow"), DEADLINE)
     supervisor, = waker.agents()

@@ -1,7 +1,9 @@
 """Every command that README.md shows is run: its sh, python and js blocks, in order, as one session in a prepared directory.
 
 A block below `<!-- neon -->` is for Neon itself: what a reader would fill in is filled in with a neon-emulator and a PostgreSQL of the
-test's own. Blocks in other languages, and indented ones, are not run."""
+test's own. A python block whose first line is a file's name is that file, in the tour's directory. Blocks in other languages, and
+indented ones, are not run."""
+import json
 import os
 import re
 import shlex
@@ -9,20 +11,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 from emulator import BUILD, Emulator, scratch, wait_until
 from llm import ROOT
 from postgres import PASSWORD, Postgres
+from restoring import RESTORE
 
 BLOCK = re.compile(r"(<!-- neon -->\s*)?^```(sh|python|js)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"# (\w+\.py)\n")
 TOUR = "/tmp/ckpt-tour"
 STATE = ROOT / "tests" / "data" / "py_seed_interrupted.json"
 PREPARED = {  # what the examples in other languages take for granted; "M" is the mountpoint
     "python": 'import json\nmount, state = {M!r}, json.load(open({state!r}))\n',
     "js": 'const mount = {M!r}, parentId = "ck-none", state = JSON.parse(require("fs").readFileSync({state!r}));\n',
 }
+NOT_AWAITED = "echo 'nowait in-place'"
 INTERPRETER = {"python": sys.executable, "js": "node"}
 
 
@@ -34,7 +40,10 @@ def blocks():
 
 def block_script(base, language, code):
     if language == "sh":
-        return code
+        return f"read -r _ <{base}/held\n{code}" if NOT_AWAITED in code else code
+    file = FILE.match(code)
+    if file:
+        return f"cat >{base}/{file[1]} <<'END_OF_BLOCK'\n{code}END_OF_BLOCK\n"
     prepared = PREPARED[language].format(M=f"{base}/mnt", state=str(STATE))
     return f"{INTERPRETER[language]} - <<'END_OF_BLOCK'\n{prepared}{code}END_OF_BLOCK\n"
 
@@ -61,6 +70,17 @@ def base():
     shutil.rmtree(base)
 
 
+def hold_the_restore(base):
+    """The one that isn't awaited goes on until ckpt-wait looks, however long this machine takes to come to that: its status is shown before."""
+    with open(base / "held", "w") as held:  # once its block is about to begin
+        neon = Emulator(data=base)
+        neon.env = json.loads((base / "local/env.json").read_text())
+        neon.fault(f"{RESTORE}=423*inf")
+        held.write("\n")
+    wait_until(lambda: any(b"ckpt-wait" in c and str(base).encode() in c for c in command_lines()), 500)
+    neon.control("DELETE", "faults")
+
+
 def command_lines():
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -81,6 +101,7 @@ def source_tree(base):
     return here
 
 
+@pytest.mark.timeout(600)
 def test_every_command_works(base):
     here = source_tree(base)
     with Emulator() as neon, Postgres() as postgres:
@@ -94,13 +115,17 @@ def test_every_command_works(base):
             "napi_…": neon.key, "gentle-forest-2mirrl1v": neon.project,
         }
         place = base / "place"
+        os.mkfifo(base / "held")
+        threading.Thread(target=hold_the_restore, args=(base,), daemon=True).start()
         with open(place, "w") as marks:
             done = subprocess.run(["bash", "-c", f"exec 3>{shlex.quote(str(place))}\n" + script(base, filled_in)], cwd=here, text=True,
                                   env=env | {"NEON_API_HOST": neon.host}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, timeout=150)
+                                  stderr=subprocess.STDOUT, timeout=500)
             marks.flush()
         assert done.returncode == 0, f"the block at {place.read_text().splitlines()[-1]} fails:\n{done.stdout[-3000:]}"
-        for line in (f"neon: {neon.project}", "waiting (1 call)", "Alice", "finished", '"message": "Do not drop the table."', "drop_users_table"):
+        for line in (f"neon: {neon.project}", "waiting (1 call)", "Alice", "finished", '"message": "Do not drop the table."', "drop_users_table",
+                     "restoring", "agent ", "failed resume: cancelled", "promoted", "was active already", "waiting (2 calls)",
+                     "{'said': ['reject', 'reject']}", "dropped only the table logs", "stopped again -> own.", "nothing is left to do"):
             assert line in done.stdout, f"{line}\nis not in\n{done.stdout}"
 
 

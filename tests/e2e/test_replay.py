@@ -8,10 +8,10 @@ import pytest
 
 from emulator import wait_until
 from mount import CALL, DEADLINE
-from test_resume import refused
+from restoring import FINALIZE, SNAPSHOT
+from test_resume import LANGGRAPH, refused
 from woken import Woken, Writing
 
-SLOW_FINALIZE = "POST:/projects/*/branches/*/finalize_restore=delay:{}"
 NOTE = 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/$CHECKPOINT_NAME.decisions"; echo "$CHECKPOINT_BRANCH $DATABASE_URL"'
 
 
@@ -26,9 +26,8 @@ def branch(m):
     return m.read(".control/active_branch").strip()
 
 
-def restoring(m, name, milliseconds=2000, command="in-place approve"):
-    """A replay in the middle of its restore: Neon takes that long to finalize."""
-    m.emulator.fault(SLOW_FINALIZE.format(milliseconds))
+def restoring(m, name, command="in-place approve"):
+    """A replay in the middle of its restore: Neon is held at the request to finalize."""
     replay = Writing(m, f"{name}/replay", command)
     m.wait_status(name, "restoring 4/5")
     return replay
@@ -90,6 +89,43 @@ def test_refused_before_anything_happens(m):
     assert branch(m) == before
 
 
+ODD = '{"wei":10000000000000000001,"far":-1.0e400,"deep":%s}' % ("[" * 500 + "]" * 500)
+
+
+def edited(m, name, arguments, **more):
+    """A checkpoint whose calls may be edited, and the command that edits the first one so."""
+    m.waits(name, 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/$CHECKPOINT_NAME.decisions"', state=LANGGRAPH)
+    first, *others = [m.json(f"{name}/pending/{p}")["id"] for p in sorted(os.listdir(m / f"{name}/pending"))]
+    rest = "".join(',{"id":"%s","decision":"approve"}' % other for other in others)
+    head = "".join(f'"{key}":"{value}",' for key, value in more.items())
+    return '{%s"decisions":[{"id":"%s","decision":"edit","arguments":%s}%s]}' % (head, first, arguments, rest)
+
+
+@pytest.mark.parametrize("name, more", [("resume", {}), ("in-place", {"verb": "in-place"}), ("branch", {"verb": "branch", "branch": "x"})])
+def test_what_no_number_holds_arrives_as_it_was_written(m, name, more):
+    """The record of a restore that Neon has done doesn't depend on what the decision says."""
+    name = f"odd-{name}"
+    command = edited(m, name, ODD, **more)
+    before = branch(m)
+    assert m.echo(f"{name}/{'replay' if more else 'resume'}", command) is None, m.result(name)
+    assert (branch(m) != before) == (more.get("verb") == "in-place")
+    assert ODD in "".join(m.left(name, "decisions").split())
+    told, = [line for line in m.read(f"{name}/history.jsonl").splitlines() if '"approval.decided"' in line]
+    assert ODD in told and json.loads(told)["decisions"][0]["arguments_sha256"]
+    m.tidy()
+
+
+@pytest.mark.parametrize("arguments, word", [("[" * 2040 + "]" * 2040, "too deep"), ('{"n":1e9999}', "1e9999"),
+                                             ('{"n":%s}' % ("1" * 1001), "as a string")])
+def test_what_could_not_arrive_is_refused(m, arguments, word):
+    name = "odd-" + word.replace(" ", "-")
+    command = edited(m, name, arguments, verb="in-place")
+    before = branch(m)
+    assert m.echo(f"{name}/replay", command) == "EINVAL"
+    assert word in m.result(name)["message"]
+    assert branch(m) == before and m.status(name).startswith("waiting")
+
+
 def test_failed_restore(m):
     """Nothing was replaced, no agent ran, and the decision is not used up."""
     m.waits("half", "echo ran > $AGENTS/half.ran")
@@ -138,9 +174,10 @@ def test_cancel_during_the_restore(m):
     """The restore is finished, since Neon can't stop one; the agent is not started, and its decision is free."""
     m.waits("early", "echo ran > $AGENTS/early.ran")
     before = branch(m)
-    replay = restoring(m, "early")
-    assert m.echo("early/cancel", "cancel") is None
-    assert replay.is_alive(), "answered at once"
+    with m.held(FINALIZE):
+        replay = restoring(m, "early")
+        assert m.echo("early/cancel", "cancel") is None
+        assert replay.is_alive(), "answered at once"
     assert replay.answer() == "ECANCELED"
     assert branch(m) != before and not (m.scripts / "early.ran").exists()
     assert m.status("early") == "waiting (1 call)"
@@ -152,16 +189,16 @@ def test_cancel_before_the_restore(m):
     """While it waits for its turn nothing has to be finished."""
     m.waits("queued", "echo ran > $AGENTS/queued.ran")
     before, status = branch(m), m.status("queued")
-    m.emulator.fault("POST:/projects/*/branches/*/snapshot=delay:2000")
-    os.mkdir(m / "holds-the-turn")
-    wait_until(lambda: not m.emulator.control("GET", "faults").json["faults"])
-    replay = Writing(m, "queued/replay", "in-place approve")
-    wait_until(lambda: m.result("queued")["file"] == "replay")
-    assert m.echo("queued/cancel", "cancel") is None
-    assert replay.answer() == "ECANCELED"
-    assert m.status("holds-the-turn") == "writing", "it was not the take that ended it"
+    with m.held(SNAPSHOT):
+        os.mkdir(m / "holds-the-turn")
+        wait_until(lambda: m.emulator.control("GET", "faults").json["met"])
+        replay = Writing(m, "queued/replay", "in-place approve")
+        wait_until(lambda: m.result("queued")["file"] == "replay")
+        assert m.echo("queued/cancel", "cancel") is None
+        assert replay.answer() == "ECANCELED"
+        assert m.status("holds-the-turn") == "writing", "it was not the take that ended it"
     assert m.status("queued") == status and branch(m) == before
-    assert "before anything was done" in m.result("queued")["message"]
+    assert "before anything was done" in m.events_of("queued", "restore.failed")[-1]["message"]
     m.wait_status("holds-the-turn", "saved")
     assert m.echo("queued/resume", "approve") is None and m.left("queued", "ran") == "ran\n"
 
@@ -177,15 +214,16 @@ def test_cancel_of_the_agent(m):
 def test_busy_both_ways(m):
     m.waits("two", "exit 0")
     m.waits("one", "hold")
-    replay = restoring(m, "one")
-    for path, words in (("two/resume", "approve"), ("two/replay", "in-place approve"), ("two/restore", "in-place"),
-                        ("one/resume", "approve"), ("one/restore", "in-place")):
-        assert m.echo(path, words) == "EBUSY"
-    assert "one" in m.result("two")["message"]
-    with pytest.raises(OSError) as caught:
-        os.mkdir(m / "three")
-    assert caught.value.errno == errno.EBUSY, "no take while a restore is under way"
     os.mkfifo(m.scripts / "one.go")
+    with m.held(FINALIZE):
+        replay = restoring(m, "one")
+        for path, words in (("two/resume", "approve"), ("two/replay", "in-place approve"), ("two/restore", "in-place"),
+                            ("one/resume", "approve"), ("one/restore", "in-place")):
+            assert m.echo(path, words) == "EBUSY"
+        assert "one" in m.result("two")["message"]
+        with pytest.raises(OSError) as caught:
+            os.mkdir(m / "three")
+        assert caught.value.errno == errno.EBUSY, "no take while a restore is under way"
     m.ready("one")
     for path, words in (("two/resume", "approve"), ("two/replay", "in-place approve"), ("two/restore", "in-place")):
         assert m.echo(path, words) == "EBUSY"
@@ -196,21 +234,21 @@ def test_busy_both_ways(m):
 
 def test_restore_while_a_restore_runs(m):
     m.waits("slow", "exit 0")
-    m.emulator.fault(SLOW_FINALIZE.format(1500))
-    restore = Writing(m, "slow/restore", "in-place")
-    m.wait_status("slow", "restoring 4/5")
-    assert m.echo("slow/resume", "approve") == "EBUSY"
-    assert m.echo("slow/replay", "in-place approve") == "EBUSY"
-    assert m.echo("slow/cancel", "cancel") == "ESRCH", "a restore can't be cancelled"
+    with m.held(FINALIZE):
+        restore = Writing(m, "slow/restore", "in-place")
+        m.wait_status("slow", "restoring 4/5")
+        assert m.echo("slow/resume", "approve") == "EBUSY"
+        assert m.echo("slow/replay", "in-place approve") == "EBUSY"
+        assert m.echo("slow/cancel", "cancel") == "ESRCH", "a restore can't be cancelled"
     assert restore.answer() is None
     assert m.echo("slow/resume", "approve") is None
 
 
 def test_nowait(m):
     m.waits("unhurried", "exit 0")
-    m.emulator.fault(SLOW_FINALIZE.format(1000))
-    assert m.echo("unhurried/replay", "nowait in-place approve") is None
-    assert m.status("unhurried").startswith("restoring")
+    with m.held(FINALIZE):
+        assert m.echo("unhurried/replay", "nowait in-place approve") is None
+        assert m.status("unhurried").startswith("restoring")
     assert m.wait("unhurried") == "finished"
 
 
@@ -221,10 +259,12 @@ def test_mount_killed(when):
         m.waits("a", 'echo x >> "$AGENTS/a.runs"; hold' if when == "agent" else 'echo x >> "$AGENTS/a.runs"')
         before = branch(m)
         if when == "restore":
-            replay = restoring(m, "a", 1000, command="in-place reject no")
+            m.emulator.fault(f"{FINALIZE}=423*inf")
+            replay = restoring(m, "a", command="in-place reject no")
         else:
             replay = m.wake_held("a", "in-place reject no", "replay")
         m.kill()
+        m.emulator.control("DELETE", "faults")
         assert replay.answer() in ("ENOTCONN", "ECONNABORTED")
         m.mount()
         if when == "restore":
@@ -244,10 +284,10 @@ def test_mount_ended_in_the_restore():
     """SIGTERM hands the restore over; the next mount finishes it and wakes the agent."""
     with Woken() as m:
         m.waits("a", "echo ran")
-        m.emulator.fault(SLOW_FINALIZE.format(1500))
-        replay = m.bash("a", "in-place approve", "replay")
-        m.wait_status("a", "restoring 4/5")
-        assert m.terminate() == 0
+        with m.held(FINALIZE):
+            replay = m.bash("a", "in-place approve", "replay")
+            m.wait_status("a", "restoring 4/5")
+            assert m.terminate() == 0
         assert "Interrupted system call" in replay.communicate(timeout=DEADLINE)[1]
         m.mount()
         assert m.wait("a") == "finished"

@@ -15,7 +15,7 @@ import pytest
 
 from emulator import wait_until
 from mount import CALL, DEADLINE, SAMPLES, Mount, shell
-from woken import Woken, alive
+from woken import Woken, Writing, alive
 
 PARALLEL = SAMPLES / "py_parallel3_interrupted.json"
 LANGGRAPH = SAMPLES / "langgraph_js_interrupted.json"
@@ -144,6 +144,30 @@ def test_langgraph_resumes_whole_or_not_at_all(m):
     assert first["decision"] == "edit" and first["arguments"] == {"table": "old"} and second["decision"] == "approve"
 
 
+def test_the_second_question_of_a_langgraph_node_is_undecided(m):
+    """Its first question was approved, and that answer is stored beside the second one: it approves nothing of it."""
+    m.waits("second", "echo must not run", state=SAMPLES / "langgraph_py_second.json")
+    drop, mail = pending(m, "second")
+    assert m.status("second") == "waiting (2 calls)"
+    assert all("decision" not in m.json(f"second/pending/{call}.json") for call in (drop, mail))
+    assert "Already" not in (m / "second/transcript.md").read_text()
+    [asked] = m.events_of("second", "approval.requested")
+    assert [call["id"] for call in asked["calls"]] == [drop, mail]
+    refused(m, "second", f"approve {mail}", "EINVAL", drop)
+    assert not (m / "second/output").exists(), "nothing ran"
+
+
+def test_calls_that_a_listing_state_does_not_list(m):
+    """What LangGraph's savers' get() returns has no place for interrupts: those that are supplied wait, and are decided."""
+    bare = json.loads((SAMPLES / "langgraph_py_second.json").read_text())["checkpoint"]
+    call = {"id": "c1", "tool": "drop_users", "arguments": {"reason": "cleanup"}}
+    m.waits("bare", 'cat "$CHECKPOINT_DECISIONS" > "$AGENTS/bare.decisions"', state=json.dumps(bare), meta={"pending": [call]})
+    assert m.status("bare") == "waiting (1 call)" and pending(m, "bare") == ["c1"] and (m / ".pending/bare").is_symlink()
+    assert "problems" not in m.json("bare/checkpoint.json")
+    assert m.echo("bare/resume", "reject no") is None
+    assert json.loads(m.left("bare", "decisions"))["decisions"] == [{"id": "c1", "tool": "drop_users", "decision": "reject", "message": "no"}]
+
+
 def test_answer(m):
     """LlamaIndex keeps the question nowhere in its state: whoever took the checkpoint supplies it."""
     question = [{"id": "q1", "kind": "input", "arguments": {"prompt": "Which table?"}}]
@@ -244,7 +268,7 @@ def test_stopped_again(m):
     assert m.status("stopped") == "stopped again -> stopped.2"
     assert "stopped.2" in m.result("stopped")["message"]
     assert m.json("stopped.2/checkpoint.json")["parent"] == m.json("stopped/checkpoint.json")["id"]
-    assert m.status("stopped.2") == "waiting (1 call)"
+    assert m.wait("stopped.2") == "waiting (1 call)"
     refused(m, "stopped", "again approve", "EALREADY")
     assert os.readlink(m / ".pending/stopped.2") == "../stopped.2"
 
@@ -318,12 +342,12 @@ def test_background_processes_end_with_the_command(m):
 def test_output_grows_while_it_runs(m):
     echo = m.hold("growing", "echo first; hold; echo second; hold; exit 0")
     wait_until(lambda: m.read("growing/output") == "first\n", DEADLINE)
-    assert os.stat(m / "growing/output").st_size == 6
+    wait_until(lambda: os.stat(m / "growing/output").st_size == 6)  # the bytes are read from the store, which has them a moment before
     assert m.status("growing").startswith(f"agent running on {os.uname().nodename} since 20")
     (m.scripts / "growing.ready").unlink()
     m.release("growing")
     wait_until(lambda: m.read("growing/output") == "first\nsecond\n", DEADLINE)
-    assert os.stat(m / "growing/output").st_size == 13
+    wait_until(lambda: os.stat(m / "growing/output").st_size == 13)
     assert shell(f"tail -c 7 {m / 'growing/output'}").stdout == "second\n"
     m.ready("growing")
     m.release("growing")
@@ -411,6 +435,20 @@ def test_restore_opens_a_new_attempt(m):
     assert m.echo("attempts/resume", "approve") == "EALREADY"
 
 
+def test_cancel_while_neon_is_asked_where_to_connect(m):
+    """Who hears that no agent will be started can rely on it, and the decision is free."""
+    m.waits("uncalled", 'echo ran > "$AGENTS/uncalled.ran"')
+    m.emulator.fault("GET:/projects/*/connection_uri=delay:9000")
+    writing = Writing(m, "uncalled/resume", "approve")
+    wait_until(lambda: not m.emulator.control("GET", "faults").json["faults"])
+    assert m.echo("uncalled/cancel", "cancel") is None
+    assert m.result("uncalled")["message"] == "no agent will be started"
+    assert writing.answer() == "ECANCELED"
+    assert not (m.scripts / "uncalled.ran").exists()
+    assert m.status("uncalled") == "waiting (1 call)"
+    assert m.echo("uncalled/resume", "approve") is None and m.left("uncalled", "ran") == "ran\n"
+
+
 def test_nowait_and_wait(m):
     m.waits("nowait", "hold; echo done")
     os.mkfifo(m.scripts / "nowait.go")
@@ -458,3 +496,12 @@ def test_same_bytes_wait_for_the_same_action(m):
     m.release("repeat")
     assert writer.communicate(timeout=DEADLINE)[0] == "8 8\n"
     assert m.left("repeat", "runs") == "x\n"
+
+
+def test_a_nowait_shows_at_once(m):
+    """Whoever polls the status mustn't take a resume that hasn't started yet for one that is over."""
+    for i in range(20):
+        m.waits(f"at-once-{i}", "exit 0")
+        assert m.echo(f"at-once-{i}/resume", "nowait approve") is None
+        assert m.status(f"at-once-{i}").startswith(("agent is to run on ", "agent running on ", "finished"))
+        assert m.wait(f"at-once-{i}") == "finished"

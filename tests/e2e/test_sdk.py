@@ -66,6 +66,7 @@ def test_several_calls_decided_one_by_one(m):
     assert m.echo("calls/resume", f"reject id={second} {DENIED}") is None
     assert m.status("calls") == "stopped again -> calls.2"
     assert "Stopped for approval again; took checkpoint calls.2" in m.read("calls/output")
+    m.wait_status("calls.2", "waiting")
     assert table_exists(m)
     child, parent = m.json("calls.2/checkpoint.json"), m.json("calls/checkpoint.json")
     assert child["parent"] == parent["id"] and child["run_id"] == parent["run_id"]
@@ -86,8 +87,10 @@ def test_stopped_twice_and_gone_back(m):
     m.sql("CREATE TABLE spare (LIKE users)")
     assert m.echo("long/resume", "reject not yet") is None
     assert m.status("long") == "stopped again -> long.2"
+    m.wait_status("long.2", "waiting")
     assert m.echo("long/replay", "in-place reject not this time either") is None
     assert m.status("long") == "stopped again -> long.3"
+    m.wait_status("long.3", "waiting")
     assert m.status("long.2") == "off-line"
     assert m.echo("long.2/resume", "approve") == "ESTALE"
     assert m.sql("SELECT to_regclass('spare')") == [(None,)], "that came after the checkpoint"

@@ -14,4 +14,4 @@ def test_sizes_arrive_after_a_take_that_took_its_time():
         os.mkdir(m / "slow")
         (m / "slow/state.json").write_bytes(STATE.read_bytes())
         m.wait_status("slow", "waiting")
-        wait_until(lambda: "full_size" in m.json("slow/snapshot.json"), 30)
+        wait_until(lambda: "full_size" in m.json("slow/snapshot.json"), DEADLINE)

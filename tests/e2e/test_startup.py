@@ -107,7 +107,7 @@ def test_incomplete_names_what_is_missing(place, given, missing):
     (["--local=d", "m", "n"], ["`n` is one too many"]),
     (["--local=d", "--store=e", "m"], ["--local has a store of its own"]),
     (["--local=d", "-o", "frobnicate", "m"], ["`frobnicate`", "mount.fuse3"]),
-    (["--local=d", "-o", "role=viewer", "m"], ["role=viewer", "role=operator"]),
+    (["--local=d", "-o", "role=king", "m"], ["role=king", "operator, agent and viewer"]),
     (["migrate"], ["--store=OWNER_CONNINFO"]),
     (["migrate", "--store=dbname=x", "m"], ["migrate takes no mountpoint"]),
     (["--local=d", "--env-file=gone", "--config=gone.ini", "m"], ["gone.ini", "No such file"]),
@@ -118,6 +118,24 @@ def test_command_lines_that_are_refused(place, arguments, words):
     line = refused(run(*arguments, cwd=place.base), *words)
     assert "sesame" not in line
     assert sorted(os.listdir(place.base)) == ["m"], "nothing was made"
+
+
+VALUED = ("local", "store", "config", "env-file", "resume", "mount-role")
+
+
+@pytest.mark.parametrize("name", VALUED)
+@pytest.mark.parametrize("how", ["--{}=", "-o{}="])
+def test_an_empty_value_is_a_variable_that_is_not_set(place, name, how):
+    """`--local=$DIR` with DIR unset made its servers in the current directory; an empty resume command can't be run."""
+    place.mountpoint("m")
+    others = [] if name in ("local", "store") else ["--local=d"]
+    refused(run(*others, how.format(name), "m", cwd=place.base), f"`--{name}` lacks its value", "--help")
+    assert sorted(os.listdir(place.base)) == ["m"], "nothing was made"
+
+
+def test_every_option_with_a_value_is_among_them():
+    told = set(re.findall(r"^  --([a-z-]+)=", run("--help").stdout, re.MULTILINE))
+    assert told | {"mount-role"} == set(VALUED)
 
 
 def test_help_and_version():
@@ -143,6 +161,23 @@ def test_mountpoints_that_are_refused(place):
         refused(run(f"--local={place.local}", place.base / name), place.base / name, *words)
     refused(run(f"--local={place.local}", "/proc"), "mounted on /proc already")
     assert not left(place) and not place.local.exists()
+
+
+@pytest.mark.parametrize("option", ["--local={}", "--store={}"])
+@pytest.mark.parametrize("dir", ["m", "m/data/deep", "./m", "../{base}/m/", "link", "link/data"])
+def test_a_mountpoint_that_would_hide_its_own_files(place, neon, option, dir):
+    """It hung, with the servers' keeper in an uninterruptible sleep."""
+    path = place.mountpoint("m")
+    (place.base / "link").symlink_to("m")
+    env = neon_env(neon) if "store" in option else None
+    refused(run(option.format(dir.format(base=place.base.name)), "m", cwd=place.base, env=env), "below the mountpoint", path, "another directory")
+    assert not os.path.ismount(path) and not os.listdir(path) and not left(place)
+
+
+def test_a_mountpoint_in_its_dir(place):
+    place.local.mkdir()
+    path = place.mount(name="local/m")
+    assert (path / ".control" / "health").read_text().startswith("neon: LOCAL EMULATOR\n")
 
 
 def test_a_mountpoint_in_use_and_a_dead_one(place):
@@ -202,6 +237,16 @@ def test_a_store_without_the_schema(place, neon, postgres):
     owner = postgres.database("bare")
     refused(place.run(env=neon_env(neon, owner)), "no checkpointfs schema", "checkpointfs migrate --store=OWNER_CONNINFO")
     assert postgres.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'checkpointfs'", owner) == "0", "a mount changes no store"
+
+
+def test_what_cant_be_loaded_is_no_empty_mount(place, neon, postgres):
+    """A backup with rsync --delete would take it for an empty store."""
+    role = "halfway_mount"
+    mount, owner = migrated(postgres, "halfway", role), postgres.conninfo("halfway", "halfway_owner")
+    postgres.sql(f"REVOKE SELECT ON checkpointfs.outputs FROM {role}", owner)
+    refused(place.run(env=neon_env(neon, mount, NEON_BRANCH_ID=neon.env["NEON_BRANCH_ID"], DATABASE_URL=neon.env["DATABASE_URL"])),
+            "permission denied", "outputs")
+    assert not left(place)
 
 
 def test_older_and_newer_schemas(place, neon, postgres):
@@ -390,7 +435,7 @@ def test_it_returns_when_the_mount_answers(place):
 def test_mount_t_fuse_checkpointfs(place):
     """As fstab does: mount.fuse3 runs the program with SRC DIR -o options. (PATH isn't passed on, hence the form PROGRAM#SRC.)"""
     path = place.mountpoint("m")
-    line = ["mount", "-t", "fuse", f"{PROGRAM}#checkpointfs", path, "-o", f"local={place.local},allow_other,noatime,_netdev,x-test=1"]
+    line = ["mount", "-t", "fuse", f"{PROGRAM}#checkpointfs", path, "-o", f"local={place.local},allow_other,umask=022,noatime,_netdev,x-test=1"]
     done = subprocess.run(line, env=environment(), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     mounted = next(l.split() for l in Path("/proc/mounts").read_text().splitlines() if str(path) in l)
@@ -398,7 +443,7 @@ def test_mount_t_fuse_checkpointfs(place):
     assert {"allow_other", "noatime", "default_permissions"} <= set(mounted[3].split(","))
     seen = subprocess.run(["cat", path / ".control" / "version"], user=NOBODY, group=NOBODY, capture_output=True)
     assert seen.returncode == 0
-    for secret in (".control/connection_uri", ".control/prune"):
+    for secret in (".control/connection_uri",):
         assert subprocess.run(["cat", path / secret], user=NOBODY, group=NOBODY, capture_output=True).returncode, secret
 
 
@@ -409,7 +454,7 @@ def test_read_only(place):
     (path / "database_only").mkdir()
     wait_until(lambda: (path / "kept" / "status").read_text() == "waiting (1 call)\n")
     other = place.mount(f"--local={place.local}", "-o", "ro", name="ro")
-    assert sorted(os.listdir(other)) == [".control", ".pending", "kept", "latest"]
+    assert sorted(n for n in os.listdir(other) if n[0] != ".") == ["kept", "latest"]
     assert (other / "kept" / "state.json").read_bytes() == STATE.read_bytes()
     with pytest.raises(OSError, match="Read-only"):
         (other / "new").mkdir()
@@ -425,14 +470,14 @@ def test_a_user_who_is_not_root(place):
     os.chown(place.base, NOBODY, NOBODY)
     os.chown(path, NOBODY, NOBODY)
     script = f"""
-        umount() {{ fusermount3 -u "$1"; }}
+        awk '$3 ~ /^fuse[.]/ {{ print $2 }}' /proc/mounts | xargs -r -n 1 umount -l  # else those mounts of other tests live on here
         mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse || exit 9
         cat >/mnt/session <<'END'
             set -e
             {PROGRAM} --local={place.local} {path}
             cd {path}; mkdir one; cp {STATE} one/state.tmp; mv one/state.tmp one/state.json; cat one/status; cd /
-            ps -o user= -C postgres,neon-emulator,checkpointfs -o args= | grep {place.base} | cut -d' ' -f1 | sort -u
-            kill -KILL $(ps -o pid= -o args= -C checkpointfs | grep {path} | grep -v keeper | awk '{{print $1}}')
+            ps -ww -o user= -C postgres,neon-emulator,checkpointfs -o args= | grep {place.base} | cut -d' ' -f1 | sort -u
+            kill -KILL $(ps -ww -o pid= -o args= -C checkpointfs | grep {path} | grep -v keeper | awk '{{print $1}}')
             until ! ls {path} >/dev/null 2>&1; do :; done
             {PROGRAM} --local={place.local} {path}
             cat {path}/one/status

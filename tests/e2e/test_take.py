@@ -1,5 +1,6 @@
 """Taking a checkpoint: mkdir and one file write (design.md §4), by every program that people write files with."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -7,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from emulator import wait_until
-from mount import SAMPLES, STATE, Mount, shell
+from mount import DEADLINE, SAMPLES, STATE, Mount, shell
 
 @pytest.fixture(scope="module")
 def m():
@@ -26,7 +28,7 @@ SEALED = "transcript.md"
 
 def sealed(m, name):
     """Waits for the seal."""
-    wait_until(lambda: (m / name / SEALED).exists(), 20)
+    wait_until(lambda: (m / name / SEALED).exists())
     return m.status(name)
 
 
@@ -36,6 +38,11 @@ def fails(code, call, *args, **kw):
         call(*args, **kw)
     assert caught.value.errno == code, (errno.errorcode[caught.value.errno], errno.errorcode[code])
     return caught.value
+
+
+def in_write(process):
+    """Whether it is in write(2)."""
+    return Path(f"/proc/{process}/syscall").read_text().split()[0] in ("1", "64")
 
 
 def snapshot_names(m):
@@ -64,17 +71,22 @@ def test_mkdir_alone_is_a_database_only_checkpoint(m):
     assert m.wait("bare") == "saved (database only)"
     assert m.json("bare/snapshot.json")["id"] in snapshot_names(m)
     assert not (m / "bare/state.json").exists()
-    assert sorted(os.listdir(m / "bare")) == sorted(["cancel", "checkpoint.json", "history.jsonl", "replay", "restore", "result", "resume",
+    assert sorted(os.listdir(m / "bare")) == sorted(["branches", "cancel", "checkpoint.json", "history.jsonl", "replay", "restore", "result", "resume",
                                                      "snapshot.json", "status"])
 
 
 def test_the_first_write_waits_for_the_snapshot(m):
-    m.emulator.fault(f"{SNAPSHOT}=delay:700")
-    os.mkdir(m / "slow")
-    assert m.status("slow") == "writing"
-    with open(m / "slow/state.json", "wb", buffering=0) as f:
+    with contextlib.ExitStack() as snapshot:
+        snapshot.enter_context(m.held(SNAPSHOT))
+        os.mkdir(m / "slow")
+        assert m.status("slow") == "writing"
+        f = snapshot.enter_context(open(m / "slow/state.json", "wb", buffering=0))
+        writing = threading.Thread(target=f.write, args=(b"{}",), daemon=True)
+        writing.start()
+        wait_until(lambda: in_write(f"self/task/{writing.native_id}"))
         assert not (m / "slow/snapshot.json").exists()
-        f.write(b"{}")
+        m.emulator.control("DELETE", "faults")
+        writing.join(DEADLINE)
         assert m.json("slow/snapshot.json")["id"]  # settled before the write was answered
         assert m.status("slow") == "writing"
     assert sealed(m, "slow") == "saved"
@@ -170,7 +182,7 @@ def test_python(m, how):
     how(m / name, STATE.read_text())
     assert sealed(m, name) == "waiting (1 call)"
     assert m.json(f"{name}/state.json") == json.loads(STATE.read_text())
-    assert sorted(os.listdir(m / name)) == sorted(["cancel", "checkpoint.json", "history.jsonl", "meta.json", "pending", "replay", "restore",
+    assert sorted(os.listdir(m / name)) == sorted(["branches", "cancel", "checkpoint.json", "history.jsonl", "meta.json", "pending", "replay", "restore",
                                                    "result", "resume", "snapshot.json", "state.json", "status", "transcript.md"])
 
 
@@ -216,12 +228,12 @@ TEXTS = {
 def test_exact_bytes_of_anything(m, kind):
     name = f"bytes_{kind}"
     m.take(name, TEXTS[kind])
-    assert m.status(name) == "saved"
+    assert m.status(name) == ("waiting (1 call)" if kind == "msgpack" else "saved")
     assert (m / name / "state.json").read_bytes() == TEXTS[kind]
     assert os.stat(m / name / "state.json").st_size == len(TEXTS[kind])
     assert m.json(f"{name}/checkpoint.json")["state"]["sha256"] == hashlib.sha256(TEXTS[kind]).hexdigest()
     if kind in ("text", "msgpack", "random"):
-        assert not m.json(f"{name}/checkpoint.json")["derived"]
+        assert kind == "msgpack" or not m.json(f"{name}/checkpoint.json")["derived"]
 
 
 def test_every_sample_seals(m):
@@ -284,6 +296,15 @@ def test_json_cut_short_is_not_sealed(m, kind):
     assert (m / name / "state.json").read_bytes() == STATE.read_bytes()
 
 
+def test_what_is_cut_to_nothing_isnt_cut_short(m):
+    os.mkdir(m / "emptied")
+    for empty in (lambda p: os.truncate(p, 0), os.unlink, lambda p: open(p, "w").close()):
+        (m / "emptied/state.json").write_bytes(b'{"a": [')
+        wait_until(lambda: "cut short" in m.status("emptied"))
+        empty(m / "emptied/state.json")
+        assert m.wait("emptied") == "saved (database only)"
+
+
 def test_json_cut_short_may_be_completed_by_append(m):
     os.mkdir(m / "append")
     half = len(STATE.read_bytes()) // 2
@@ -293,6 +314,66 @@ def test_json_cut_short_may_be_completed_by_append(m):
     assert done.returncode == 0, done
     assert sealed(m, "append") == "waiting (1 call)"
     assert (m / "append/state.json").read_bytes() == STATE.read_bytes()
+
+
+def test_what_is_written_and_read_through_one_handle(m):
+    os.mkdir(m / "both")
+    for name in ("state.json", "x.tmp"):
+        with open(m / "both" / name, "w+b", buffering=0) as f:
+            for text in (b'{"a": 1', b', "b": 2', b'}'):
+                f.write(text)
+                end = f.tell()
+                assert os.pread(f.fileno(), 100, end - len(text)) == text
+                f.seek(0)
+                assert f.read() == b'{"a": 1, "b": 2}'[:end], name
+            if name == "state.json":
+                f.truncate(0)
+                f.seek(0)
+                assert f.read() == b""
+            else:
+                os.rename(m / "both/x.tmp", m / "both/state.json")
+                f.seek(0)
+                assert os.fstat(f.fileno()).st_size == 16 and f.read() == b'{"a": 1, "b": 2}'
+        if name == "state.json":
+            m.wait("both")
+            os.unlink(m / "both/state.json")
+    assert m.read("both/state.json") == '{"a": 1, "b": 2}'
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_an_empty_temporary_is_not_renamed_onto_the_state(m, settled):
+    name = f"generated_{settled}"
+    if settled:
+        os.mkdir(m / name)
+        m.wait(name)
+    else:
+        slow_take(m, name)
+    (m / name / "x.tmp").touch()
+    fails(errno.EINVAL, os.rename, m / name / "x.tmp", m / name / "state.json")
+    result = m.result(name)
+    assert (result["state"], result["errno"], result["command"]) == ("refused", "EINVAL", "write state.json") and "is empty" in result["message"]
+    assert not (m / name / SEALED).exists()
+    (m / name / "x.tmp").write_text("{}")
+    os.rename(m / name / "x.tmp", m / name / "state.json")
+    assert m.status(name) == "saved" and m.read(f"{name}/state.json") == "{}"
+
+
+@pytest.mark.parametrize("closed_by", ["seal", "restore"])
+def test_an_empty_temporary_where_no_state_may_come_is_refused_as_any_other(m, closed_by):
+    """That it is empty isn't what is wrong, and the answer in `result`, here a dry run's, stays."""
+    name = f"closed_by_{closed_by}"
+    if closed_by == "seal":
+        m.take(name, b"{}")
+    else:
+        os.mkdir(m / name)
+        m.wait(name)
+        assert m.echo(f"{name}/restore", "in-place") is None
+    assert m.echo(f"{name}/restore", "dry-run") is None
+    result = m.result(name)
+    (m / name / "x.tmp").touch()
+    fails(errno.EPERM, os.rename, m / name / "x.tmp", m / name / "state.json")
+    assert m.result(name) == result and result["command"].startswith("dry-run")
+    assert not m.events_of(name, "command.refused")
 
 
 def test_a_temporary_cut_short_is_not_renamed_onto_the_state(m):
@@ -375,7 +456,7 @@ def faulty(m):
 
 def test_a_failed_take_says_so_on_every_write_of_the_handle(faulty):
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:error:disk on fire")
+    m.emulator.fault(f"{SNAPSHOT}=op:error:disk on fire*inf")  # it may have failed before the open, which tries again
     os.mkdir(m / "burns")
     fd = os.open(m / "burns/state.json", os.O_WRONLY | os.O_CREAT)
     codes = {fails(errno.EIO, os.write, fd, b"{}").errno for _ in range(3)}
@@ -385,6 +466,7 @@ def test_a_failed_take_says_so_on_every_write_of_the_handle(faulty):
     assert "disk on fire" in status
     assert not (m / "burns" / SEALED).exists() and not (m / "burns/state.json").exists()
     assert m.result("burns")["state"] == "failed"
+    m.emulator.control("DELETE", "faults")
     # a new open tries again
     (m / "burns/state.json").write_text("{}")
     assert sealed(m, "burns") == "saved"
@@ -394,7 +476,7 @@ def test_a_failed_take_says_so_on_every_write_of_the_handle(faulty):
 
 def test_python_that_writes_again_after_an_error_seals_nothing(faulty):
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:error")
+    m.emulator.fault(f"{SNAPSHOT}=op:error*inf")  # it may have failed before Python opens, which tries again
     os.mkdir(m / "python_fails")
     done = subprocess.run([sys.executable, "-c", "import sys, json\nwith open(sys.argv[1], 'w') as f:\n json.dump({'a': 1}, f)",
                            m / "python_fails/state.json"], capture_output=True, text=True)
@@ -406,7 +488,7 @@ def test_python_that_writes_again_after_an_error_seals_nothing(faulty):
 def test_an_error_before_the_first_write_is_the_cause_too(faulty):
     """The handle was open already when the take failed."""
     m = faulty
-    m.emulator.fault(f"{SNAPSHOT}=op:error")
+    m.emulator.fault(f"{SNAPSHOT}=op:error*inf")
     os.mkdir(m / "early")
     fd = os.open(m / "early/state.json", os.O_WRONLY | os.O_CREAT)
     m.wait_status("early", "failed take: ")
@@ -466,12 +548,12 @@ def test_latest_is_no_name(m):
 
 def test_mkdir_while_a_restore_is_under_way(m):
     m.take("back")
-    m.emulator.fault("POST:/projects/*/snapshots/*/restore=delay:1500")
-    restore = subprocess.Popen(["sh", "-c", f"echo in-place > '{m / 'back/restore'}'"])
-    m.wait_status("back", "restoring")
-    fails(errno.EBUSY, os.mkdir, m / "meanwhile")
-    assert not (m / "meanwhile").exists()
-    result = m.json(".control/result")
+    with m.held("POST:/projects/*/snapshots/*/restore"):
+        restore = subprocess.Popen(["sh", "-c", f"echo in-place > '{m / 'back/restore'}'"])
+        m.wait_status("back", "restoring")
+        fails(errno.EBUSY, os.mkdir, m / "meanwhile")
+        assert not (m / "meanwhile").exists()
+        result = m.json(".control/result")
     assert result["errno"] == "EBUSY" and "restore" in result["message"], result
     assert restore.wait() == 0
     os.mkdir(m / "meanwhile")
@@ -552,11 +634,16 @@ def test_a_child_that_ends_is_no_interruption(m):
 
 
 def test_python_goes_on_after_a_signal(m):
-    path = slow_take(m, "alarm")
-    done = subprocess.run([sys.executable, "-c", "import signal, sys\nn = []\nsignal.signal(signal.SIGALRM, lambda *a: n.append(1))\n"
-                           "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nopen(sys.argv[1], 'wb', buffering=0).write(b'{\"a\": 1}')\nprint(len(n))", path],
-                          capture_output=True, text=True)
-    assert done.returncode == 0 and int(done.stdout) > 2, done
+    with m.held(SNAPSHOT):
+        os.mkdir(m / "alarm")
+        writer = subprocess.Popen([sys.executable, "-c", "import os, signal, sys\nf = open(sys.argv[1], 'wb', buffering=0)\n"
+                                   "signal.signal(signal.SIGALRM, lambda *a: os.write(1, b'alarm\\n'))\n"
+                                   "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nf.write(b'{\"a\": 1}')\n"
+                                   "signal.setitimer(signal.ITIMER_REAL, 0)", m / "alarm/state.json"], stdout=subprocess.PIPE)
+        for _ in range(5):  # not all of them before the write has begun
+            assert writer.stdout.readline() == b"alarm\n"
+    writer.communicate(timeout=DEADLINE)
+    assert writer.returncode == 0
     assert sealed(m, "alarm") == "saved"
     assert m.json("alarm/state.json") == {"a": 1}
 
@@ -564,15 +651,17 @@ def test_python_goes_on_after_a_signal(m):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_writer_that_is_ended_while_it_waits(m, how):
     name = f"ended by {how.name}"
-    path = slow_take(m, name)
-    writer = subprocess.Popen(["sh", "-c", 'exec 3> "$0"; echo ready; printf "{}" >&3', path], stdout=subprocess.PIPE,
-                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    assert writer.stdout.readline() == b"ready\n"
-    wait_until(lambda: Path(f"/proc/{writer.pid}/syscall").read_text().split()[0] in ("1", "64"))  # in write(2)
-    writer.send_signal(how)
-    assert writer.wait(5) == -how
-    writer.stdout.close()
-    assert m.status(name) == "writing"  # it was ended long before the snapshot has settled
+    path = m / name / "state.json"
+    with m.held(SNAPSHOT):
+        os.mkdir(m / name)
+        writer = subprocess.Popen(["sh", "-c", 'exec 3> "$0"; echo ready; printf "{}" >&3', path], stdout=subprocess.PIPE,
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        assert writer.stdout.readline() == b"ready\n"
+        wait_until(lambda: in_write(writer.pid))
+        writer.send_signal(how)
+        assert writer.wait(DEADLINE) == -how
+        writer.stdout.close()
+        assert m.status(name) == "writing"  # it was ended before the snapshot has settled
     assert m.wait(name) == "saved (database only)"
     path.write_text("{}")
     assert sealed(m, name) == "saved"

@@ -1,6 +1,7 @@
 """Nothing waits where a wait hurts others (design.md §3.3, §7.4): deadlines, many writers, a store that freezes or restarts."""
 
 import errno
+import json
 import os
 import signal
 import statistics
@@ -9,10 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from emulator import wait_until
-from mount import DEADLINE, Mount, shell
+from frozen import Frozen, store_pids
+from mount import DEADLINE, STATE, Mount, shell
 
 NEON_RESTORE = "POST:/projects/*/snapshots/*/restore"
 NEON_SNAPSHOT = "POST:/projects/*/branches/*/snapshot"
@@ -36,6 +39,79 @@ def waits(pid):
     return "request_wait_answer" in Path(f"/proc/{pid}/stack").read_text()
 
 
+# -- `wait` and the seal
+
+
+class SlowSeals:
+    """No seal ends: another transaction has locked what it writes."""
+
+    def __init__(self, m):
+        self.store = psycopg.connect(json.loads((m.dir / "env.json").read_text())["store_owner"])
+
+    def __enter__(self):
+        self.store.execute("LOCK TABLE checkpointfs.calls IN EXCLUSIVE MODE")
+        return self
+
+    def __exit__(self, *exc):
+        self.store.close()
+
+
+def cats(path, n):
+    found = [subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(n)]
+    for cat in found:
+        wait_until(lambda: waits(cat.pid))
+    return found
+
+
+def unsealed(m, name):
+    os.mkdir(m / name)
+    m.wait(name)
+    return m / name / "state.json"
+
+
+def test_wait_lasts_as_long_as_a_seal_and_holds_no_thread(m):
+    path = unsealed(m, "sealed-slowly")
+    with SlowSeals(m):
+        path.write_bytes(STATE.read_bytes())
+        readers = cats(m / "sealed-slowly/wait", 40)
+        time.sleep(1.5)
+        assert [r.poll() for r in readers] == [None] * 40
+        assert m.status("sealed-slowly") == "writing"
+        m.read("sealed-slowly/history.jsonl")  # by a job too
+        assert [r.poll() for r in readers] == [None] * 40, "before the seal is over"
+        readers[0].kill()
+        assert readers[0].wait(DEADLINE) == -9
+    assert [r.communicate(timeout=DEADLINE)[0] for r in readers[1:]] == ["waiting (1 call)\n"] * 39
+
+
+def test_wait_does_not_wait_for_a_writer_whose_child_has_closed(m):
+    path = unsealed(m, "held-open")
+    with open(path, "wb", buffering=0) as f:
+        f.write(STATE.read_bytes())
+        subprocess.run(["true"], stdout=f, check=True)
+        assert m.wait("held-open") == "writing"
+    assert m.wait("held-open") == "waiting (1 call)"
+
+
+def test_readers_that_wait_for_a_seal_are_answered_when_the_mount_leaves():
+    with Mount() as m:
+        path = unsealed(m, "left")
+        with SlowSeals(m):
+            path.write_bytes(STATE.read_bytes())
+            readers = cats(m / "left/wait", 20)
+            m.process.terminate()
+            # Not EINTR, after which it reads again.
+            assert all("transport endpoint shutdown" in r.communicate(timeout=DEADLINE)[1] for r in readers)
+            # Who comes late finds somebody who serves, for as long as the seal takes.
+            wait_until(lambda: "leaving on" in m.log.read_text())
+            time.sleep(0.5)
+            late = subprocess.run(["cat", m / "left/wait"], capture_output=True, text=True, timeout=DEADLINE)
+            assert "transport endpoint shutdown" in late.stderr
+        assert m.process.wait(DEADLINE) == 0
+        m.mount()
+        assert m.wait("left") == "waiting (1 call)"
+
+
 # -- the deadline of a wait
 
 
@@ -44,17 +120,19 @@ def hasty(tmp_path_factory):
     """A mount whose writes wait for 1 s."""
     where = tmp_path_factory.mktemp("config")
     (where / "ini").write_text("[neon]\ndeadline = 1s\n")
-    with Mount(f"--config={where}/ini", resume='while [ ! -e "$CHECKPOINT_NAME.go" ]; do sleep 0.02; done', cwd=where) as mount:
+    with Mount(resume='while [ ! -e "$CHECKPOINT_NAME.go" ]; do sleep 0.02; done', cwd=where) as mount:
+        for name in ("agent", "slow"):
+            mount.take(name)  # which may take longer than that
         mount.where = where
+        mount.remount(f"--config={where}/ini")
         yield mount
 
 
 def test_a_restore_goes_on_after_the_deadline_of_the_write(hasty):
     m = hasty
-    m.take("slow")
-    m.emulator.fault(f"{NEON_RESTORE}=delay:2500")
-    assert m.echo("slow/restore", "in-place") == "ETIMEDOUT"
-    assert m.status("slow").startswith("restoring") and m.result("slow")["state"] == "running"
+    with m.held(NEON_RESTORE):
+        assert m.echo("slow/restore", "in-place") == "ETIMEDOUT"
+        assert m.status("slow").startswith("restoring") and m.result("slow")["state"] == "running"
     assert m.wait("slow") == "waiting (1 call)"  # not subject to the deadline
     assert m.result("slow")["state"] == "done"
     assert m.read(".control/active_branch").strip() == m.emulator.default_branch()["id"]
@@ -62,15 +140,17 @@ def test_a_restore_goes_on_after_the_deadline_of_the_write(hasty):
 
 def test_an_agent_goes_on_after_the_deadline_and_the_same_bytes_do_not_wait_again(hasty):
     m = hasty
-    m.take("agent")
     fd = os.open(m / "agent/resume", os.O_WRONLY)
     start = time.monotonic()
     assert refused(os.write, fd, b"approve") == "ETIMEDOUT"
     first = time.monotonic() - start
     assert m.status("agent").startswith("agent running")
-    start = time.monotonic()
-    assert refused(os.write, fd, b"approve") == "ETIMEDOUT"  # as Python's close does
-    assert time.monotonic() - start < first / 2
+    again = []
+    for _ in range(5):  # the quickest counts: if it waited, each would last as long as the first
+        start = time.monotonic()
+        assert refused(os.write, fd, b"approve") == "ETIMEDOUT"  # as Python's close does
+        again.append(time.monotonic() - start)
+    assert min(again) < first / 2
     (m.where / "agent.go").touch()
     assert m.wait("agent") == "finished"
     assert os.write(fd, b"approve") == 7
@@ -79,10 +159,10 @@ def test_an_agent_goes_on_after_the_deadline_and_the_same_bytes_do_not_wait_agai
 
 def test_a_take_goes_on_after_the_deadline_of_the_first_write(hasty):
     m = hasty
-    m.emulator.fault(f"{NEON_SNAPSHOT}=delay:2500")
-    os.mkdir(m / "late")
-    assert refused((m / "late/state.json").write_text, "{}") == "ETIMEDOUT"
-    assert m.status("late").startswith("writing")
+    with m.held(NEON_SNAPSHOT):
+        os.mkdir(m / "late")
+        assert refused((m / "late/state.json").write_text, "{}") == "ETIMEDOUT"
+        assert m.status("late").startswith("writing")
     m.wait("late")
     wait_until(lambda: m.status("late") == "saved (database only)")
     (m / "late/state.json").write_text("{}")
@@ -92,72 +172,45 @@ def test_a_take_goes_on_after_the_deadline_of_the_first_write(hasty):
 # -- many writers
 
 
-def measure(m, name, times=150):
-    """The median time of what people do elsewhere in the mount, in seconds."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        os.listdir(m.root)
-        os.listdir(m / name)
-        os.stat(m / name / "status")
-        m.read(f"{name}/status")
-        m.read(f"{name}/state.json")
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+def looked(m, name):
+    """The time of what people do elsewhere in the mount, in seconds."""
+    start = time.perf_counter()
+    os.listdir(m.root)
+    os.listdir(m / name)
+    os.stat(m / name / "status")
+    m.read(f"{name}/status")
+    m.read(f"{name}/state.json")
+    return time.perf_counter() - start
 
 
-def test_twenty_waiting_writers_leave_the_mount_as_quick_and_each_can_be_killed(m):
+def measure(m, name, beside, times=150):
+    """The median of it, as a multiple of the same in a mount where nobody waits, side by side: what else runs here slows both."""
+    taken = [(looked(m, name), looked(beside, name)) for _ in range(times)]
+    return statistics.median(here for here, _ in taken) / statistics.median(there for _, there in taken)
+
+
+def test_twenty_waiting_writers_leave_the_mount_as_quick_and_each_can_be_killed(m, own):
     m.take("elsewhere")
-    before = measure(m, "elsewhere")
-    m.emulator.fault(f"{NEON_SNAPSHOT}=delay:30000")
-    writers = []
-    for i in range(20):
-        os.mkdir(m / f"many-{i}")
-        writers.append(subprocess.Popen(["bash", "-c", f"echo '{{}}' > {m.root}/many-{i}/state.json"]))
-    for w in writers:
-        wait_until(lambda: waits(w.pid))
-    during = measure(m, "elsewhere")
-    assert shell("ls -l; cat elsewhere/status; stat elsewhere/restore; cat many-7/status; find . > /dev/null", cwd=m.root).returncode == 0
-    os.rename(m / "elsewhere", m / "moved")  # takes the root's lock
-    assert during < 5 * before, (during, before)
-    for w, sig in zip(writers, [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP] * 5):
-        w.send_signal(sig)
-        assert w.wait(DEADLINE) == -sig
-    assert all(m.status(f"many-{i}").startswith("writing") for i in range(20))
+    own.take("elsewhere")
+    before = measure(m, "elsewhere", own)
+    with m.held(NEON_SNAPSHOT):
+        writers = []
+        for i in range(20):
+            os.mkdir(m / f"many-{i}")
+            writers.append(subprocess.Popen(["bash", "-c", f"echo '{{}}' > {m.root}/many-{i}/state.json"]))
+        for w in writers:
+            wait_until(lambda: waits(w.pid))
+        during = measure(m, "elsewhere", own)
+        assert shell("ls -l; cat elsewhere/status; stat elsewhere/restore; cat many-7/status; find . > /dev/null", cwd=m.root).returncode == 0
+        os.rename(m / "elsewhere", m / "moved")  # takes the root's lock
+        assert during < 5 * before, (during, before)
+        for w, sig in zip(writers, [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP] * 5):
+            w.send_signal(sig)
+            assert w.wait(DEADLINE) == -sig
+        assert all(m.status(f"many-{i}").startswith("writing") for i in range(20))
 
 
 # -- a store that doesn't answer
-
-
-def store_pids(m):
-    """The store's postmaster first, then its children."""
-    found = []
-    for cwd in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if str(m.dir) in os.readlink(cwd) and (cwd.parent / "comm").read_text().startswith("postgres"):
-                found.append(int(cwd.parent.name))
-        except OSError:
-            pass
-    return sorted(found, key=lambda pid: b"postgres:" in Path(f"/proc/{pid}/cmdline").read_bytes()[:9])
-
-
-class Frozen:
-    """The store is there and says nothing."""
-
-    def __init__(self, m):
-        self.pids = store_pids(m)
-
-    def __enter__(self):
-        assert len(self.pids) > 1
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-
-    def __exit__(self, *exc):
-        for pid in self.pids:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass  # a connection's process that has ended is no matter
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +256,7 @@ def test_a_frozen_store_holds_no_directory_for_long(own):
         assert "status" in os.listdir(m / "half") and "status" in os.listdir(m / "colder")
         # What the index knows is answered at once.
         assert sorted(os.listdir(m.root)) == listing
-        assert m.status("cold") == "waiting (1 call)"
+        assert m.status("cold").startswith("waiting (1 call)")  # and, after 3 s, that the store is lost
         assert os.stat(m / "cold/state.json").st_size > 1000
         assert os.readlink(m / "latest") in listing
     [t.join() for t in threads]
@@ -215,14 +268,30 @@ def test_a_frozen_store_holds_no_directory_for_long(own):
     assert m.read("warm/history.jsonl").count("\n") >= 4
 
 
+def test_who_writes_while_the_store_freezes_can_be_killed(own):
+    """The kernel lets nobody go before the write is answered: that mustn't take the half minute that the store may need otherwise."""
+    m = own
+    m.take("killed")
+    readers = [subprocess.Popen(["cat", m / "killed/history.jsonl"], stdout=subprocess.DEVNULL) for _ in range(20)]
+    [r.wait(DEADLINE) for r in readers]  # now there are idle connections
+    with Frozen(m):
+        w = subprocess.Popen(["bash", "-c", "echo in-place > killed/restore"], cwd=m.root)
+        wait_until(lambda: "vfs_write" in Path(f"/proc/{w.pid}/stack").read_text())
+        w.kill()
+        assert w.wait(2 * BOUND) == -signal.SIGKILL
+    wait_until(lambda: "store: ok" in m.read(".control/health"))
+    assert m.wait("killed").startswith("waiting (1 call)")
+
+
 def test_a_frozen_store_in_the_middle_of_an_action(own):
     m = own
     m.take("middle")
-    m.emulator.fault(f"{NEON_RESTORE}=delay:500")
-    w = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / "middle")
-    m.wait_status("middle", "restoring 2")
-    with Frozen(m):
-        time.sleep(1)  # Neon's answer comes meanwhile
+    with m.held(NEON_RESTORE):
+        w = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / "middle")
+        m.wait_status("middle", "restoring 2")
+        with Frozen(m):
+            m.emulator.control("DELETE", "faults")
+            time.sleep(1)  # Neon's answer comes meanwhile
     assert w.wait(DEADLINE) == 0
     assert m.status("middle") == "waiting (1 call)"
 
@@ -232,13 +301,13 @@ def test_a_store_that_restarts_under_the_mount(own, how):
     m = own
     name = how.replace(" ", "-")
     m.take(name)
-    m.emulator.fault(f"{NEON_RESTORE}=delay:500")
-    w = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / name)
-    m.wait_status(name, "restoring 2")
-    backends = store_pids(m)[1:]
-    connections = [p for p in backends if b"checkpointfs" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    for pid in connections if how == "connections are cut" else backends[:1]:
-        os.kill(pid, signal.SIGTERM if how == "connections are cut" else signal.SIGKILL)
+    with m.held(NEON_RESTORE):
+        w = subprocess.Popen(["bash", "-c", "echo in-place > restore"], cwd=m / name)
+        m.wait_status(name, "restoring 2")
+        backends = store_pids(m)[1:]
+        connections = [p for p in backends if b"checkpointfs" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        for pid in connections if how == "connections are cut" else backends[:1]:
+            os.kill(pid, signal.SIGTERM if how == "connections are cut" else signal.SIGKILL)
     assert w.wait(DEADLINE) == 0
     assert m.result(name)["state"] == "done"
     os.rename(m / name, m / f"{name}-2")
@@ -253,15 +322,20 @@ def test_a_store_that_restarts_under_the_mount(own, how):
 def test_threads_that_take_restore_rename_and_read(own):
     """Nothing deadlocks, no answer is lost, and the journal has everything once."""
     m = own
-    end = time.monotonic() + 3
     errors, done = [], {"takes": 0, "restores": 0, "renames": 0, "reads": 0}
     m.take("base")
+    begin = time.monotonic()
+
+    def over():
+        """After three seconds in which each got its way, however slow the machine is."""
+        spent = time.monotonic() - begin
+        return errors or spent > DEADLINE / 2 or (spent > 3 and all(done.values()))
 
     def loop(body):
         def run():
             i = 0
             try:
-                while time.monotonic() < end:
+                while not over():
                     body(i)
                     i += 1
             except Exception as e:  # noqa: BLE001

@@ -34,7 +34,7 @@ static int databases;
 static struct store *store; /* opened as the mount's role */
 static struct store_line line;
 static struct store_mount mount_row;
-static const struct store_who who = {.uid = 1000, .pid = 4711, .user = "ada", .command = "bash", .host = "h1"};
+static const struct store_who who = {.uid = 1000, .gid = 100, .pid = 4711, .user = "ada", .command = "bash", .host = "h1"};
 
 #define OK(call) ok_at((call), &err, __LINE__)
 #define REFUSED(code, call) refused_at((code), (call), &err, __LINE__)
@@ -57,7 +57,11 @@ static inline void refused_at(int code, int r, struct err *e, int at)
 
 static inline void start_server(void)
 {
-    static const char *const settings[] = {"fsync=off", "shared_buffers=64MB", "max_connections=60", "log_statement=none", NULL};
+    static const char *const settings[] = {"fsync=off", "deadlock_timeout=600ms", "shared_buffers=64MB", "max_connections=60",
+                                           "log_statement=none",
+                                           /* nothing but a commit writes the log out, so that a crash loses what wasn't committed */
+                                           "wal_writer_delay=10s", "wal_level=minimal", "max_wal_senders=0", "bgwriter_lru_maxpages=0",
+                                           "autovacuum=off", NULL};
     cleanup_free char *data = str_format("%s/data", base);
     cleanup_free char *log = str_format("%s/log", base);
     cleanup_err struct err err = {0};
@@ -136,6 +140,27 @@ static inline void sql_is(const char *sql, const char *wanted)
         fail_msg("%s: %s instead of %s", sql, got ? got : "null", wanted ? wanted : "null");
 }
 
+/* Every line of the log is chained to the one before, in the log and in its checkpoint's history, and the heads are the last
+ * ones'; what was written before there were chains comes first and counts with the hash of the whole line. */
+static inline void chain_holds(void)
+{
+    sql_is("WITH l AS (SELECT *, rtrim(convert_from(bytes, 'UTF8'), E'\\n') AS t FROM checkpointfs.events),"
+           " m AS (SELECT *, regexp_match(t, '^(.*,\"seq\":(\\d+),\"prev\":\"([0-9a-f]{64})\"(?:,\"checkpoint_seq\":(\\d+),"
+           "\"checkpoint_prev\":\"([0-9a-f]{64})\")?),\"hash\":\"([0-9a-f]{64})\"}$') AS a FROM l),"
+           " h AS (SELECT *, coalesce(a[6], encode(sha256(convert_to(t, 'UTF8')), 'hex')) AS hash FROM m),"
+           " c AS (SELECT *, lag(hash, 1, repeat('0', 64)) OVER log AS before, lag(a) OVER log IS NOT NULL AS chained,"
+           "  lag(hash, 1, repeat('0', 64)) OVER history AS history_before, row_number() OVER history AS n FROM h"
+           "  WINDOW log AS (PARTITION BY line_id ORDER BY seq), history AS (PARTITION BY checkpoint_id ORDER BY history_off)),"
+           " ok AS (SELECT CASE WHEN a IS NULL THEN NOT chained AND position('\"hash\"' IN t) = 0"
+           "  ELSE a[6] = encode(sha256(convert_to(a[1] || '}', 'UTF8')), 'hex') AND a[2] = seq::text AND a[3] = before"
+           "  AND CASE WHEN checkpoint_id IS NULL THEN a[4] IS NULL ELSE a[4] = n::text AND a[5] = history_before END END AS it FROM c)"
+           "SELECT (SELECT bool_and(it IS TRUE) FROM ok)"
+           " AND (SELECT bool_and(e.hash = (SELECT hash FROM h WHERE h.line_id = e.line_id ORDER BY seq DESC LIMIT 1))"
+           "  FROM checkpointfs.event_heads e)"
+           " AND coalesce((SELECT bool_and(e.hash = (SELECT hash FROM h WHERE h.checkpoint_id = e.checkpoint_id"
+           "  ORDER BY history_off DESC LIMIT 1)) FROM checkpointfs.history_heads e), true)", "t");
+}
+
 static inline void new_database(void)
 {
     cleanup_free char *create = str_format("CREATE DATABASE t%d TEMPLATE template0 ENCODING 'UTF8'", ++databases);
@@ -164,6 +189,17 @@ static inline int open_store(void **state)
                                      .can_resume = true};
     OK(store_mount_register(store, line.id, &mount_row, &err));
     return 0;
+}
+
+/* The same database as another mount's process opens it. */
+static inline struct store *open_again(void)
+{
+    cleanup_err struct err err = {0};
+    cleanup_free char *user = conninfo_of(ROLE);
+    struct store *s = NULL;
+
+    OK(store_open(user, 2, &s, &err));
+    return s;
 }
 
 static inline int close_store(void **state)
@@ -230,6 +266,15 @@ static inline int seal_as(int64_t checkpoint, const void *bytes, size_t n, const
     buf_free(&files[0]);
     buf_free(&files[1]);
     return r;
+}
+
+/* Replaces meta.json, whatever it is. */
+static inline int put_meta(int64_t checkpoint, const char *bytes, size_t n, bool sealed, struct err *e)
+{
+    cleanup_buf struct buf before = {0};
+    int r = store_read_file(store, checkpoint, FILE_META, &before, e);
+
+    return r && r != -ENOENT ? r : store_meta_put(store, checkpoint, r ? NULL : &before, bytes, n, sealed, &who, e);
 }
 
 static inline void seal(int64_t checkpoint)

@@ -16,6 +16,8 @@
 #include <cmocka.h>
 
 #include "agents/caller.h"
+#include "util/buf.h"
+#include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/text.h"
 
@@ -68,11 +70,15 @@ static void test_reads(void **state)
 static void assert_command(const char *argv0, const char *want)
 {
     const char *argv[] = {argv0, "1000", NULL};
+    cleanup_buf struct buf command = {0};
+    cleanup_free char *cut = NULL;
     pid_t pid = start(argv);
     struct caller c;
 
     assert_int_equal(caller_read(pid, &c), 0);
-    assert_string_equal(c.command, want);
+    buf_adds(&command, c.command);
+    cut = caller_short(&command);
+    assert_string_equal(cut, want);
     caller_clear(&c);
     end(pid);
 }
@@ -177,10 +183,27 @@ static void test_dead_caller_is_interrupted(void **state)
     assert_true(caller_signal_is_interruption(pid));
 }
 
+static void test_nobody_is_the_same_as_nobody(void **state)
+{
+    pid_t process, parent;
+
+    (void)state;
+    caller_ids(0, &process, &parent);
+    assert_false(same_process(process, 0));
+    assert_false(same_process(parent, 0));
+    assert_false(same_process(-1, -1));
+    assert_false(caller_same_command(process, parent));
+    caller_ids(getpid(), &process, &parent);
+    assert_true(same_process(process, getpid()));
+    assert_true(same_process(parent, getppid()));
+    assert_false(same_process(process, parent));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_nobody_is_the_same_as_nobody),
         cmocka_unit_test(test_no_passwords),
         cmocka_unit_test(test_clean_text),
         cmocka_unit_test(test_interruptions),

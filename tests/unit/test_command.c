@@ -44,6 +44,8 @@ static void test_simple_verbs(void **state)
         {CONTROL_RESTORE, "in-place", VERB_IN_PLACE}, {CONTROL_RESTORE, "in-place\n", VERB_IN_PLACE},
         {CONTROL_RESTORE, "  in-place  \n", VERB_IN_PLACE}, {CONTROL_CANCEL, "cancel\n", VERB_CANCEL},
         {CONTROL_PRUNE, "delete pre drop\n", VERB_DELETE}, {CONTROL_RESUME, "approve", VERB_DECIDE},
+        {CONTROL_RESTORE, "dry-run\n", VERB_DRY_RUN}, {CONTROL_UNDO, " undo\n", VERB_UNDO},
+        {CONTROL_ADOPT, "adopt  br-a-b-12345678 \n", VERB_ADOPT},
     };
 
     (void)state;
@@ -56,6 +58,8 @@ static void test_simple_verbs(void **state)
         assert_null(c.confirm);
         if (c.verb == VERB_DELETE)
             assert_string_equal(c.target, "pre drop");
+        if (c.verb == VERB_ADOPT)
+            assert_string_equal(c.target, "br-a-b-12345678");
     }
 }
 
@@ -74,6 +78,56 @@ static void test_prefixes(void **state)
     accepted(CONTROL_REPLAY, "in-place confirm=br-1 reject confirm=br-2 stays text", &c);
     assert_string_equal(c.confirm, "br-1");
     assert_decision(&c, 0, DECIDE_REJECT, NULL, "confirm=br-2 stays text");
+}
+
+static void test_going_back_refused(void **state)
+{
+    static const char long_id[] = "adopt br-0123456789012345678901234567890123456789012345678901234567";
+
+    (void)state;
+    refused(CONTROL_UNDO, "undo it", "undo takes: undo | {\"verb\":\"undo\"}");
+    refused(CONTROL_UNDO, "redo", "unknown verb");
+    refused(CONTROL_UNDO, "again undo", "\"again\" belongs to resume");
+    refused(CONTROL_UNDO, "undo confirm=br-a-b-12345678", "unexpected");
+    refused(CONTROL_RESTORE, "dry-run confirm=br-a-b-12345678", "unexpected");
+    refused(CONTROL_RESTORE, "{\"verb\":\"dry-run\",\"confirm\":\"br-a-b-12345678\"}", "belongs to in-place");
+    refused(CONTROL_ADOPT, "adopt", "branch's id");
+    refused(CONTROL_ADOPT, "adopt ../x", "branch's id");
+    refused(CONTROL_ADOPT, "adopt br-a-b-12345678 br-c-d-12345678", "branch's id");
+    refused(CONTROL_ADOPT, long_id, "branch's id");
+    refused(CONTROL_ADOPT, "{\"verb\":\"adopt\"}", "\"branch\" is missing");
+    refused(CONTROL_ADOPT, "{\"verb\":\"adopt\",\"branch\":\"A\"}", "isn't a branch's id");
+}
+
+/* The line to write when a command has to be confirmed. */
+static void test_confirmed(void **state)
+{
+    static const struct { enum control control; const char *text, *wanted; } cases[] = {
+        {CONTROL_RESTORE, "in-place", "in-place confirm=br-x"},
+        {CONTROL_RESTORE, " nowait  in-place ", " nowait  in-place confirm=br-x "},
+        {CONTROL_RESTORE, "in-place confirm=br-old", "in-place confirm=br-x"},
+        {CONTROL_REPLAY, "nowait in-place reject  It's \"so\"  ", "nowait in-place confirm=br-x reject  It's \"so\"  "},
+        {CONTROL_REPLAY, "in-place   confirm=br-old approve c1", "in-place confirm=br-x approve c1"},
+        {CONTROL_REPLAY, "in-place answer confirm=br-mine", "in-place confirm=br-x answer confirm=br-mine"},
+        {CONTROL_RESTORE, "{\"verb\": \"in-place\", \"confirm\": \"br-old\"}", "{\"verb\":\"in-place\",\"confirm\":\"br-x\"}"},
+        {CONTROL_REPLAY, "{\"verb\":\"in-place\",\"input\":\"a\\nb\"}",
+         "{\"verb\":\"in-place\",\"input\":\"a\\nb\",\"confirm\":\"br-x\"}"},
+        {CONTROL_REPLAY,
+         "{\"verb\":\"in-place\",\"decisions\":[{\"id\":\"c\",\"decision\":\"edit\",\"arguments\":{\"n\":10000000000000000001}}]}",
+         "{\"verb\":\"in-place\",\"decisions\":[{\"id\":\"c\",\"decision\":\"edit\",\"arguments\":{\"n\":10000000000000000001}}],"
+         "\"confirm\":\"br-x\"}"},
+        {CONTROL_RESUME, "approve", NULL}, /* takes none */
+        {CONTROL_UNDO, "undo", NULL},
+        {CONTROL_RESTORE, "{\"verb\":\"in-pl", NULL}, /* cut, as the journal cuts a long one */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cleanup_free char *line = command_confirmed(cases[i].control, cases[i].text, "br-x");
+
+        if (!str_equal(line, cases[i].wanted))
+            fail_msg("%s: %s", cases[i].text, line ? line : "NULL");
+    }
 }
 
 static void test_approve(void **state)
@@ -99,6 +153,8 @@ static void test_reject(void **state)
         {"reject\n", NULL, NULL}, {"reject ", NULL, NULL},
         {"reject id=call_1 no, \"this\" one\n", "call_1", "no, \"this\" one"},
         {"reject id=call_1\n", "call_1", NULL},
+        {"reject  id=call_1 no\n", "call_1", "no"},
+        {"reject \t id=call_1\t no\n", "call_1", " no"},
         {"reject caf\xc3\xa9\n", NULL, "caf\xc3\xa9"},
         {"reject approve\n", NULL, "approve"},
         {"reject {\"a\":1}", NULL, "{\"a\":1}"},
@@ -135,7 +191,7 @@ static void test_lines_refused(void **state)
     (void)state;
     refused(CONTROL_RESUME, "frobnicate\n", "unknown verb \"frobnicate\"; resume takes: approve [ID…] | reject [id=ID] TEXT "
             "| answer TEXT");
-    refused(CONTROL_RESTORE, "frobnicate\n", "restore takes: in-place | {\"verb\":\"in-place\"}");
+    refused(CONTROL_RESTORE, "frobnicate\n", "restore takes: in-place | dry-run | branch NAME | {\"verb\":\"in-place|dry-run|branch\"");
     refused(CONTROL_PRUNE, "prune", "prune takes: delete NAME");
     refused(CONTROL_RESTORE, "approve", "unknown verb");
     refused(CONTROL_RESTORE, "in-placed", "unknown verb");
@@ -147,6 +203,7 @@ static void test_lines_refused(void **state)
     refused(CONTROL_RESTORE, "in-place confirm=", "confirm=");
     refused(CONTROL_REPLAY, "in-place confirm= approve", "confirm=");
     refused(CONTROL_RESUME, "reject id= text", "id=");
+    refused(CONTROL_RESUME, "reject   id= text", "id=");
     refused(CONTROL_RESUME, "answer \n", "needs a text");
     refused(CONTROL_RESUME, "reject a\nb\n", "one line");
     refused(CONTROL_RESUME, "approve\n\n", "one line");
@@ -220,11 +277,13 @@ static void test_json_refused(void **state)
     refused(CONTROL_RESUME, "{\"input\":\"x\"", "cut short");
     refused(CONTROL_RESUME, "{\"input\":\"a\nb\"}", "must be escaped");
     refused(CONTROL_RESTORE, "{\"nowait\":true}", "\"verb\" is missing");
-    refused(CONTROL_RESTORE, "{\"verb\":\"branch\"}", "unknown verb \"branch\"");
+    refused(CONTROL_RESTORE, "{\"verb\":\"branch\"}", "\"branch\" is missing");
+    refused(CONTROL_RESTORE, "{\"verb\":\"in-place\",\"branch\":\"x\"}", "belongs to the verb branch");
+    refused(CONTROL_RESTORE, "{\"verb\":\"swap\"}", "unknown verb \"swap\"");
     refused(CONTROL_RESTORE, "{\"verb\":\"in-place\",\"decisions\":[{\"decision\":\"approve\"}]}", "isn't known here");
     refused(CONTROL_REPLAY, "{\"verb\":\"in-place\"}", "neither");
     refused(CONTROL_PRUNE, "{\"verb\":\"delete\"}", "\"name\" is missing");
-    refused(CONTROL_PRUNE, "{\"verb\":\"delete\",\"name\":\"a/b\"}", "isn't a checkpoint's name");
+    refused(CONTROL_PRUNE, "{\"verb\":\"delete\",\"name\":\"a/b\"}", "delete needs a checkpoint's name");
 }
 
 /* A tool that copies a backup's files onto control files does nothing. */
@@ -293,6 +352,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_simple_verbs),
         cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_going_back_refused),
+        cmocka_unit_test(test_confirmed),
         cmocka_unit_test(test_approve),
         cmocka_unit_test(test_reject),
         cmocka_unit_test(test_answer_and_replay),

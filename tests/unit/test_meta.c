@@ -2,8 +2,10 @@
 #include "samples.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "formats/meta.h"
+#include "util/buf.h"
 #include "util/clock.h"
 
 static void accepted(const char *text, struct meta *ret)
@@ -89,6 +91,62 @@ static void test_refusals_name_the_field(void **state)
     refused("{\"a\":\"\\u0000\"}", "line 1");
 }
 
+static void test_times(void **state)
+{
+    static const char *const bad[] = {
+        "", "2026-12-01", "2026-12-01T00:00:00", "2026-12-01T00:00Z", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z",
+        "2026-04-31T00:00:00Z",
+        "2026-12-01T24:00:00Z", "2026-12-01T00:60:00Z", "2026-12-01T00:00:61Z", "2026-12-01T00:00:00.Z", "2026-12-01T00:00:00+0100",
+        "2026-12-01T00:00:00+24:00", "2026-12-01T00:00:00Zx", " 2026-12-01T00:00:00Z", "2026-1-01T00:00:00Z", "-026-12-01T00:00:00Z",
+        "2026-12-+1T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1764000000",
+    };
+    static const struct { const char *text; int64_t seconds; } good[] = {
+        {"2026-12-01T00:00:00Z", 1796083200}, {"2026-12-01t00:00:00z", 1796083200}, {"2026-12-01 00:00:00.000+00:00", 1796083200},
+        {"2026-11-30T19:00:00-05:00", 1796083200}, {"2028-02-29T00:00:00Z", 1835395200}, {"2261-12-31T23:59:59Z", 9214646399},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cleanup_free char *text = str_format("{\"expires_at\":\"%s\"}", bad[i]);
+        refused(text, "\"expires_at\" must be an RFC 3339 time like");
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        cleanup_free char *text = str_format("{\"expires_at\":\"%s\"}", good[i].text);
+        cleanup_meta struct meta m = {0};
+        accepted(text, &m);
+        assert_int_equal(m.expires_at, good[i].seconds * 1000000000);
+    }
+}
+
+/* Every well-known key of every wrong type is refused by its name; a label may be anything. */
+static void test_wrong_types(void **state)
+{
+    static const char *const keys[] = {"run_id", "step_id", "parent", "framework", "framework_version", "traceparent", "reason", "agent",
+                                       "pin", "expires_at", "pending"};
+    static const char *const values[] = {"7", "1.5", "true", "\"text\"", "[]", "{}"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        cleanup_free char *named = str_format("\"%s\"", keys[i]);
+        for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
+            cleanup_free char *text = str_format("{\"%s\":%s}", keys[i], values[k]);
+            bool fits = (strcmp(keys[i], "pin") == 0 && k == 2) || (strcmp(keys[i], "pending") == 0 && k == 4) ||
+                        (k == 3 && strcmp(keys[i], "traceparent") != 0 && strcmp(keys[i], "pin") != 0 &&
+                         strcmp(keys[i], "expires_at") != 0 && strcmp(keys[i], "pending") != 0);
+            cleanup_meta struct meta m = {0};
+            if (fits)
+                accepted(text, &m);
+            else
+                refused(text, named);
+        }
+    }
+    for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
+        cleanup_free char *text = str_format("{\"label\":%s}", values[k]);
+        cleanup_meta struct meta m = {0};
+        accepted(text, &m);
+    }
+}
+
 static void test_traceparent(void **state)
 {
     static const char *const bad[] = {
@@ -128,9 +186,24 @@ static void test_fixed_fields(void **state)
     (void)state;
     assert_fixed("{\"run_id\":\"r\"}", "{\"run_id\":\"r\",\"reason\":\"x\",\"pin\":true,\"step_id\":null}", NULL);
     assert_fixed("{\"run_id\":\"r\"}", "{\"run_id\":\"q\"}", "\"run_id\"");
-    assert_fixed("{\"run_id\":\"r\"}", "{}", "\"run_id\"");
+    assert_fixed("{\"run_id\":\"r\",\"step_id\":\"s\",\"parent\":\"p\"}", "{}", NULL); /* left out is kept */
     assert_fixed("{}", "{\"step_id\":\"s\"}", "\"step_id\"");
     assert_fixed("{\"parent\":\"p\"}", "{\"parent\":\"q\"}", "\"parent\"");
+}
+
+/* As many as fit in a meta.json: well under a second, where comparing all with all takes minutes. */
+static void test_many_calls(void **state)
+{
+    cleanup_buf struct buf b = {0};
+    cleanup_meta struct meta m = {0};
+    clock_t before = clock();
+
+    (void)state;
+    for (int i = 0; i < 60000; i++)
+        buf_addf(&b, "%s{\"id\":\"%d\"}", i ? "," : "{\"pending\":[", i);
+    buf_adds(&b, "]}");
+    accepted(b.data, &m);
+    assert_true(clock() - before < 10 * CLOCKS_PER_SEC);
 }
 
 int main(void)
@@ -138,7 +211,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_fields),     cmocka_unit_test(test_nothing_given),
                          cmocka_unit_test(test_refusals_name_the_field),
-        cmocka_unit_test(test_traceparent),    cmocka_unit_test(test_fixed_fields),
+        cmocka_unit_test(test_times),          cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_many_calls), cmocka_unit_test(test_traceparent),    cmocka_unit_test(test_fixed_fields),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,14 @@ static void a_project_is_waited_for(void **state)
 
 /* ---- deadlines and cancellation ---- */
 
+/* Of a call that came too late on a busy machine: it is made again, with more time. */
+static void drop(struct fixture *f)
+{
+    neon_close(f->neon);
+    stub_stop(&f->stub);
+    err_clear(&f->err);
+}
+
 static void deadlines_end_every_wait(void **state)
 {
     const struct stub_step stalled[] = {{0, NULL, NULL, STALL}};
@@ -162,25 +170,36 @@ static void deadlines_end_every_wait(void **state)
     struct fixture f;
 
     (void)state;
-    start(&f, stalled, 1);
-    soon = within(800);
-    assert_int_equal(take(&f, &soon), -ETIMEDOUT);
-    assert_true(f.unknown);
+    for (int64_t ms = 800;; ms *= 4) {
+        start(&f, stalled, 1);
+        soon = within(ms);
+        assert_int_equal(take(&f, &soon), -ETIMEDOUT);
+        if (f.unknown)
+            break;
+        assert_true(ms < CALL_MS); /* a busy machine hasn't even sent it by then */
+        drop(&f);
+    }
     assert_says(&f, "not known");
     assert_int_equal(take(&f, &soon), -ETIMEDOUT); /* over before it begins: not even sent */
     assert_false(f.unknown);
     finish(&f, 1);
 
     start(&f, locked, 1);
-    soon = within(800);
+    soon = within(50000); /* what it is told to wait is longer */
     assert_int_equal(take(&f, &soon), -ETIMEDOUT);
     assert_false(f.unknown);
     assert_says(&f, "another operation runs");
     finish(&f, 1);
 
-    start(&f, running, 1);
-    soon = within(800);
-    assert_int_equal(settle(&f, &soon, 1), -ETIMEDOUT);
+    for (int64_t ms = 800;; ms *= 4) {
+        start(&f, running, 1);
+        soon = within(ms);
+        assert_int_equal(settle(&f, &soon, 1), -ETIMEDOUT);
+        if (stub_count(&f.stub))
+            break;
+        assert_true(ms < CALL_MS);
+        drop(&f);
+    }
     assert_says(&f, "op-1");
     finish(&f, 1);
 }
@@ -216,7 +235,7 @@ static void check_cancel(struct stub_step step, int (*act)(struct fixture *, con
     assert_int_equal(pthread_create(&thread, NULL, cancel_after_request, &c), 0);
     assert_int_equal(act(&f, &call), -ECANCELED);
     pthread_join(thread, NULL);
-    assert_true(clock_mono_ms() - c.at < 5000); /* against waits of 20 s and 30 s */
+    assert_true(clock_mono_ms() - c.at < 20000); /* against waits of 30 s and more */
     assert_int_equal(f.unknown, unknown);
     finish(&f, 1);
 }
@@ -240,21 +259,26 @@ static void cancellation_ends_every_wait(void **state)
     check_cancel(stall, list, false);
     check_cancel(stall, settle_one, false);
     check_cancel(stall, settle_project, false);
-    check_cancel((struct stub_step){423, LOCKED, "Retry-After: 10\r\n", ANSWER}, take, false);
+    check_cancel((struct stub_step){423, LOCKED, "Retry-After: 60\r\n", ANSWER}, take, false);
 }
 
 static void slow_answers_time_out(void **state)
 {
-    const struct neon_config c = {.request_timeout_ms = 500, .max_attempts = 2};
+    const struct stub_step stalled[] = {{0, NULL, NULL, STALL}, {0, NULL, NULL, STALL}, {0, NULL, NULL, STALL}};
     struct fixture f;
 
     (void)state;
-    START(&f, {0, NULL, NULL, STALL}, {0, NULL, NULL, STALL}, {0, NULL, NULL, STALL});
-    neon_close(f.neon);
-    open_with(&f, c);
-    assert_int_equal(list(&f, NULL), -ETIMEDOUT);
-    assert_int_equal(take(&f, NULL), -ETIMEDOUT);
-    assert_true(f.unknown);
+    for (int64_t ms = 500;; ms *= 4) {
+        start(&f, stalled, 3);
+        neon_close(f.neon);
+        open_with(&f, (struct neon_config){.request_timeout_ms = ms, .max_attempts = 2});
+        assert_int_equal(list(&f, NULL), -ETIMEDOUT);
+        assert_int_equal(take(&f, NULL), -ETIMEDOUT);
+        if (f.unknown && stub_count(&f.stub) == 3)
+            break;
+        assert_true(ms < CALL_MS);
+        drop(&f);
+    }
     finish(&f, 3);
 }
 

@@ -140,106 +140,47 @@ static void test_pending_json(void **state)
     assert_int_equal(json_array_size(json_object_get(y, "allowed")), 3);
 }
 
-static void transcript_of(const char *state_text, size_t n, struct buf *out)
+static void test_pending_json_of_others(void **state)
 {
-    cleanup_state_info struct state_info info = {0};
-
-    assert_int_equal(state_read(state_text, n, &info, NULL), 0);
-    assert_int_equal(render_transcript(out, &facts, &info, state_text, n), 0);
-}
-
-static void test_transcript_of_the_guide(void **state)
-{
-    cleanup_buf struct buf bytes = {0}, out = {0};
-    static const char *const holds[] = {
-        "# pre_drop_table\n", "- agent: `DB Admin`\n",
-        "## Input\n\n```text\nAdd Charlie to the database, then drop the users table entirely.\n```\n",
-        "### 1. Call of `add_user` (`call_00000000000000000000`), by `DB Admin`\n\n```json\n{\n  \"name\": \"Charlie\"\n}\n```\n",
-        "User Charlie added successfully.",
-        "## Waiting for a decision (1 call)\n\n### `drop_users_table` (`call_00000000000000000001`)",
-        "    echo approve > resume", "    echo 'reject TEXT' > resume",
-    };
+    cleanup_state_info struct state_info hosted = {0}, nested = {0};
+    cleanup_buf struct buf a = {0}, b = {0}, x = {0}, y = {0};
 
     (void)state;
-    read_sample("py_seed_interrupted.json", &bytes);
-    transcript_of(bytes.data, bytes.len, &out);
-    for (size_t i = 0; i < sizeof holds / sizeof *holds; i++) {
-        if (!strstr(out.data, holds[i]))
-            fail_msg("not in the transcript: %s\n%s", holds[i], out.data);
+    read_named("js_hosted_interrupted.json", &a, &hosted);
+    assert_int_equal(render_pending_json(&x, &hosted.pending[3]), 0);
+    assert_string_equal(x.data, "{\n  \"id\": \"mcpr_1\",\n  \"tool\": \"create_issue\",\n  \"arguments\": \"{\\\"title\\\": "
+                        "\\\"Drop it\\\"}\",\n  \"agent\": \"Operator\",\n  \"server\": \"tracker\",\n  \"kind\": \"approval\",\n"
+                        "  \"arguments_sha256\": \"78525d70bbb7ade7af06d867acad96099ff87fa75be5de825f8ed7326c87e3bc\",\n"
+                        "  \"allowed\": [\n    \"approve\",\n    \"reject\"\n  ]\n}\n");
+    read_named("py_nested3_interrupted.json", &b, &nested);
+    assert_int_equal(render_pending_json(&y, &nested.pending[0]), 0);
+    assert_non_null(strstr(y.data, "  \"agent\": \"First\",\n  \"via\": \"Boss > Lead\",\n"));
+}
+
+/* A terminal obeys U+009B, and U+202E turns what follows: neither reaches it, and no program reads anything else. */
+static void test_pending_json_shows_what_cant_be_seen(void **state)
+{
+    static const char value[] = "{\"path\":\"a\xc2\x9b" "31m\xe2\x80\xae" "txt.exe\xf3\xa0\x81\x81\xe2\x80\x8b \xc3\xa9\"}";
+    struct call c = {.id = (char *)(uintptr_t)"c\xe2\x80\xae", .arguments = (char *)(uintptr_t)value, .is_json = true};
+
+    (void)state;
+    for (int as_value = 0; as_value < 2; as_value++) {
+        cleanup_buf struct buf out = {0};
+        cleanup_json json_t *root = NULL, *inner = NULL;
+
+        c.is_json = as_value;
+        assert_int_equal(render_pending_json(&out, &c), 0);
+        assert_null(strstr(out.data, "\xc2\x9b"));
+        assert_null(strstr(out.data, "\xe2\x80"));
+        assert_non_null(strstr(out.data, "a\\u009b31m\\u202etxt.exe\\udb40\\udc41\\u200b \xc3\xa9"));
+        root = parsed(&out);
+        assert_string_equal(json_string_value(json_object_get(root, "id")), c.id);
+        inner = json_loads(value, 0, NULL);
+        if (as_value)
+            assert_true(json_equal(json_object_get(root, "arguments"), inner));
+        else
+            assert_string_equal(json_string_value(json_object_get(root, "arguments")), value);
     }
-}
-
-static void assert_transcript_holds(const char *name, const char *text)
-{
-    cleanup_buf struct buf bytes = {0}, out = {0};
-
-    read_sample(name, &bytes);
-    transcript_of(bytes.data, bytes.len, &out);
-    if (!strstr(out.data, text))
-        fail_msg("%s: not in the transcript: %s\n%s", name, text, out.data);
-}
-
-static void test_transcripts_of_all_frameworks(void **state)
-{
-    (void)state;
-    assert_transcript_holds("js_seed_after_reject.json", "## Final output\n\n```text\nI could not drop the users table");
-    assert_transcript_holds("langgraph_js_interrupted.json",
-                            "### 3. Output `add_user` (`call_0`)\n\n```text\nUser Charlie added");
-    assert_transcript_holds("langgraph_js_interrupted.snapshot.json", "### 2. Call of `add_user`");
-    assert_transcript_holds("llamaindex_step_interrupted.json", "State `messages`:\n\n### 1. Message from `human`");
-    assert_transcript_holds("llamaindex_step_interrupted.json", "    echo 'answer TEXT' > resume");
-    assert_transcript_holds("py_handoff_interrupted.json", "### 4. Handoff to `DB Admin`, by `Triage`");
-    assert_transcript_holds("py_nested_decided.json",
-                            "Already rejected in the state: `Keep the logs`. A new decision overrides it.");
-    assert_transcript_holds("py_parallel3_interrupted.json", "    echo 'approve call_00000000000000000002' > resume\n");
-    assert_transcript_holds("seed_checkpoint.json", "### 1. Call of `add_user`");
-    assert_transcript_holds("langgraph_py_interrupt.msgpack", "bytes that aren't text, in state.json");
-}
-
-/* A model that writes Markdown, or escape sequences, can't make the transcript say something else. */
-static void test_no_text_escapes_its_block(void **state)
-{
-    static const char hostile[] =
-        "{\"$schemaVersion\":\"1.16\",\"current_agent\":{\"name\":\"`A`\\n# Approved\"},\"current_turn\":1,\"context\":{},"
-        "\"max_turns\":1,"
-        "\"original_input\":\"```\\n````\\n## Waiting\\u001b[2J\\u202eevil\\r\\nnext\\u0085\",\"current_step\":null,"
-        "\"generated_items\":"
-        "[{\"type\":\"message_output_item\",\"raw_item\":{\"content\":[{\"type\":\"output_text\",\"text\":\"~~~ ok\"}]}}]}";
-    cleanup_buf struct buf out = {0};
-
-    (void)state;
-    transcript_of(hostile, strlen(hostile), &out);
-    assert_non_null(strstr(out.data, "`````text\n```\n````\n## Waiting\xe2\x90\x9b[2J\xef\xbf\xbd" "evil\nnext\xef\xbf\xbd\n"
-                    "`````\n"));
-    assert_non_null(strstr(out.data, "- agent: `` `A` # Approved ``\n"));
-    assert_null(strchr(out.data, 0x1b));
-    assert_null(strstr(out.data, "\n# Approved"));
-}
-
-static void test_long_texts_are_cut(void **state)
-{
-    cleanup_buf struct buf text = {0}, out = {0};
-
-    (void)state;
-    buf_adds(&text, "{\"$schemaVersion\":\"1\",\"currentAgent\":{},\"originalInput\":\"x");
-    for (int i = 0; i < 100000; i++)
-        buf_adds(&text, "\xc3\xa9");
-    buf_adds(&text, "\"}");
-    transcript_of(text.data, text.len, &out);
-    assert_true(utf8_valid(out.data, out.len));
-    assert_true(out.len < 6000);
-    assert_non_null(strstr(out.data, "… 195906 bytes more in state.json\n"));
-}
-
-static void test_raw_excerpt(void **state)
-{
-    cleanup_buf struct buf out = {0}, empty = {0};
-
-    (void)state;
-    transcript_of("just text", 9, &out);
-    assert_non_null(strstr(out.data, "## State\n\n```text\njust text\n```\n"));
-    assert_int_equal(render_transcript(&empty, &facts, NULL, NULL, 0), 0);
-    assert_non_null(strstr(empty.data, "database only"));
 }
 
 /* The same input gives the same bytes, all of them valid UTF-8, JSON where it is JSON, and everything ends with a newline. */
@@ -296,27 +237,6 @@ static void test_mutations(void **state)
     each_sample(mutated_files);
 }
 
-/* Four times the state takes about four times the time, not sixteen. */
-static void test_linear(void **state)
-{
-    int64_t took[2] = {0};
-
-    (void)state;
-    for (int round = 0; round < 2; round++) {
-        cleanup_buf struct buf text = {0}, out = {0};
-        int64_t start;
-        buf_adds(&text, "{\"$schemaVersion\":\"1\",\"currentAgent\":{},\"generatedItems\":[0");
-        for (int i = 0; i < (round ? 40000 : 10000); i++)
-            buf_addf(&text, ",{\"type\":\"tool_call_item\",\"rawItem\":{\"callId\":\"c%d\",\"name\":\"t\","
-                     "\"arguments\":\"{}\"}}", i);
-        buf_adds(&text, "]}");
-        start = clock_mono_ms();
-        transcript_of(text.data, text.len, &out);
-        took[round] = clock_mono_ms() - start;
-    }
-    assert_true(took[1] < 9 * took[0] + 200);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,14 +245,10 @@ int main(void)
         cmocka_unit_test(test_raw_and_database_only),
         cmocka_unit_test(test_snapshot_json),
         cmocka_unit_test(test_pending_json),
-        cmocka_unit_test(test_transcript_of_the_guide),
-        cmocka_unit_test(test_transcripts_of_all_frameworks),
-        cmocka_unit_test(test_no_text_escapes_its_block),
-        cmocka_unit_test(test_long_texts_are_cut),
-        cmocka_unit_test(test_raw_excerpt),
+        cmocka_unit_test(test_pending_json_shows_what_cant_be_seen),
+        cmocka_unit_test(test_pending_json_of_others),
         cmocka_unit_test(test_all_samples),
         cmocka_unit_test(test_mutations),
-        cmocka_unit_test(test_linear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,6 +73,7 @@ static void assert_refused(const struct state_info *info, const char *text, cons
 
 #define A "{\"id\":\"a\",\"tool\":\"drop\",\"decision\":\"approve\",\"message\":null}"
 #define B "{\"id\":\"b\",\"tool\":\"drop\",\"decision\":\"approve\",\"message\":null}"
+#define C "{\"id\":\"c\",\"tool\":\"drop\",\"decision\":\"approve\",\"message\":null}"
 
 static void test_all(void **state)
 {
@@ -123,6 +124,12 @@ static void test_interrupts_are_decided_as_a_whole(void **state)
     info.pending[2].group = str_dup("i2");
     assert_refused(&info, "approve a", "b (drop)");
     assert_decided(&info, "approve a b", 1, "{\"decisions\":[" A "," B "],\"input\":null}");
+    info.pending[0].decision = CALL_APPROVED; /* the new answer is to the whole interrupt */
+    assert_refused(&info, "approve b", "decide these too: a (drop), c (drop)");
+    info.pending[2].decision = CALL_APPROVED;
+    assert_refused(&info, "approve b", "decide these too: a (drop)");
+    assert_decided(&info, "approve c", 1, "{\"decisions\":[" C "],\"input\":null}");
+    assert_decided(&info, "approve a b", 0, "{\"decisions\":[" A "," B "],\"input\":null}");
 }
 
 static void test_ids(void **state)

@@ -46,7 +46,7 @@ static void prefixes(const char *name, const char *bytes, size_t n)
     struct scanner s = {0};
     size_t last = n;
 
-    if (bytes[0] != '{' && bytes[0] != '[')
+    if ((bytes[0] != '{' && bytes[0] != '[') || strstr(name, ".jsonl")) /* of JSON lines each is whole */
         return;
     while (last > 0 && strchr(" \n", bytes[last - 1]))
         last--;

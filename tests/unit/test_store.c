@@ -3,6 +3,8 @@
 
 #define CHUNK (256 * 1024)
 
+static int64_t part_no; /* part of a state under way */
+
 static void random_bytes(char *p, size_t n, unsigned seed)
 {
     uint64_t x = seed * 2654435761u + 1;
@@ -84,8 +86,8 @@ static void a_take_from_begin_to_seal(void **state)
     assert_string_equal(file.data, "{\"id\":\"c2\"}\n");
     store_checkpoint_free(&k);
     REFUSED(EINVAL, seal_as(checkpoint, "{}", 2, NULL, &err)); /* twice */
-    REFUSED(EINVAL, store_state_write(store, checkpoint, 0, "x", 1, &err));
-    REFUSED(ENOENT, store_state_write(store, 12345, 0, "x", 1, &err));
+    REFUSED(EINVAL, store_state_write(store, checkpoint, 0, "x", 1, false, &part_no, &err));
+    REFUSED(ENOENT, store_state_write(store, 12345, 0, "x", 1, false, &part_no, &err));
     assert_int_equal(events_named("checkpoint.sealed"), 1);
     assert_int_equal(events_named("approval.requested"), 1);
 }
@@ -103,7 +105,7 @@ static void files_are_read_back_exactly(void **state)
     REFUSED(ENOENT, store_read_file(store, checkpoint, FILE_META, &meta, &err));
     REFUSED(ENOENT, store_read_envelope(store, checkpoint, &envelope, &err));
     before = get(checkpoint);
-    OK(store_meta_put(store, checkpoint, "{\"pin\":\0true}", 13, false, &who, &err));
+    OK(put_meta(checkpoint, "{\"pin\":\0true}", 13, false, &err));
     OK(store_read_file(store, checkpoint, FILE_META, &meta, &err));
     assert_int_equal(meta.len, 13);
     assert_memory_equal(meta.data, "{\"pin\":\0true}", 13);
@@ -128,6 +130,23 @@ static void files_are_read_back_exactly(void **state)
     assert_int_equal(events_named("snapshot.missing"), 1);
 }
 
+/* Two mounts read it, and each has checked its own against what it read. */
+static void of_two_writers_of_meta_the_second_looks_again(void **state)
+{
+    cleanup_err struct err err = {0};
+    cleanup_buf struct buf first = {0}, now = {0};
+    int64_t checkpoint = take("one", "br-a");
+
+    (void)state;
+    OK(store_meta_put(store, checkpoint, NULL, "{\"pin\":true}", 12, false, &who, &err));
+    REFUSED(EAGAIN, store_meta_put(store, checkpoint, NULL, "{}", 2, false, &who, &err));
+    REFUSED(EAGAIN, store_meta_put(store, checkpoint, &first, "{}", 2, false, &who, &err));
+    REFUSED(EAGAIN, store_meta_put(store, checkpoint, &first, "{}", 2, true, &who, &err));
+    OK(store_read_file(store, checkpoint, FILE_META, &now, &err));
+    assert_string_equal(now.data, "{\"pin\":true}");
+    OK(store_meta_put(store, checkpoint, &now, "{}", 2, false, &who, &err));
+}
+
 static void a_large_state_keeps_every_byte(void **state)
 {
     cleanup_err struct err err = {0};
@@ -143,10 +162,10 @@ static void a_large_state_keeps_every_byte(void **state)
     for (size_t off = 0; off < n; off += 131072) {
         size_t len = n - off < 131072 ? n - off : 131072;
 
-        OK(store_state_write(store, checkpoint, (int64_t)off, bytes + off, len, &err));
+        OK(store_state_write(store, checkpoint, (int64_t)off, bytes + off, len, false, &part_no, &err));
     }
     cleanup_buf struct buf all = {0};
-    OK(store_state_assemble(store, checkpoint, &all, &err));
+    OK(store_state_assemble(store, checkpoint, &all, NULL, &err));
     assert_int_equal(all.len, n);
     assert_memory_equal(all.data, bytes, n);
     OK(seal_as(checkpoint, all.data, all.len, NULL, &err));
@@ -185,30 +204,67 @@ static void writes_anywhere_assemble_right(void **state)
         int64_t off = rand() % (MAX - 4000);
         size_t n = (size_t)(rand() % 4000) + 1;
         struct store_checkpoint k;
+        int64_t seen, before = part_no;
 
         if (i % 10 == 9) {
             int64_t cut = i == 89 ? 0 : rand() % (MAX - 1);
 
-            OK(store_state_truncate(store, checkpoint, cut, &err));
+            OK(store_state_truncate(store, checkpoint, cut, &part_no, &err));
             memset(model + cut, 0, (size_t)(MAX - cut));
             size = cut;
         } else {
             random_bytes(piece, n, (unsigned)i);
-            OK(store_state_write(store, checkpoint, off, piece, n, &err));
+            OK(store_state_write(store, checkpoint, off, piece, n, i % 2, &part_no, &err));
             memcpy(model + off, piece, n);
             if (off + (int64_t)n > size)
                 size = off + (int64_t)n;
         }
+        if (part_no <= before) printf("i %d part %ld before %ld n %zu\n", i, (long)part_no, (long)before, n);
+        assert_true(part_no > before);
+        before = part_no;
         k = get(checkpoint);
         assert_int_equal(k.sizes[FILE_STATE], size);
+        assert_int_equal(k.state_part, before);
         store_checkpoint_free(&k);
+        OK(store_state_size(store, checkpoint, &seen, &part_no, &err));
+        assert_int_equal(seen, size);
+        assert_int_equal(part_no, before);
     }
     cleanup_buf struct buf all = {0};
-    OK(store_state_assemble(store, checkpoint, &all, &err));
+    OK(store_state_assemble(store, checkpoint, &all, NULL, &err));
     assert_int_equal(all.len, size);
     assert_memory_equal(all.data, model, (size_t)size);
-    REFUSED(EFBIG, store_state_write(store, checkpoint, STORE_STATE_MAX, "x", 1, &err));
-    REFUSED(EFBIG, store_state_truncate(store, checkpoint, STORE_STATE_MAX + 1, &err));
+    REFUSED(EFBIG, store_state_write(store, checkpoint, STORE_STATE_MAX, "x", 1, false, &part_no, &err));
+    REFUSED(EFBIG, store_state_truncate(store, checkpoint, STORE_STATE_MAX + 1, &part_no, &err));
+}
+
+static void what_nobody_wrote_is_told(void **state)
+{
+    static const struct { int64_t off; size_t n; int64_t from, to; } writes[] = {
+        {10, 10, 0, 10}, {30, 10, 0, 10}, {0, 4, 4, 10}, {6, 4, 4, 6}, {2, 6, 20, 30}, {22, 2, 20, 22}, {20, 2, 24, 30}, {24, 6, 0, 0},
+        {50, 1, 40, 50},
+    };
+    cleanup_err struct err err = {0};
+    int64_t checkpoint = take("gaps", "br-a");
+    struct store_gap gap;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        cleanup_buf struct buf all = {0};
+
+        OK(store_state_write(store, checkpoint, writes[i].off, "0123456789", writes[i].n, false, &part_no, &err));
+        OK(store_state_assemble(store, checkpoint, &all, &gap, &err));
+        assert_int_equal(gap.from, writes[i].from);
+        assert_int_equal(gap.to, writes[i].to);
+    }
+    for (int i = 0; i < 2; i++) { /* a cut takes a gap away, and one beyond the end asks for NULs */
+        cleanup_buf struct buf all = {0};
+
+        OK(store_state_truncate(store, checkpoint, i ? 60 : 40, &part_no, &err));
+        OK(store_state_assemble(store, checkpoint, &all, &gap, &err));
+        assert_int_equal(all.len, i ? 60 : 40);
+        assert_true(gap.from == 0 && gap.to == 0);
+    }
 }
 
 static void a_seal_compares(void **state)
@@ -237,10 +293,10 @@ static void a_seal_compares(void **state)
     REFUSED(ESTALE, seal_as(other, "{}", 2, NULL, &err));
     /* restored as database only: closed */
     int64_t only = take("only", "br-b");
-    OK(store_state_write(store, only, 0, "{", 1, &err));
+    OK(store_state_write(store, only, 0, "{", 1, false, &part_no, &err));
     restore(only, "br-b", "br-c");
     REFUSED(EINVAL, seal_as(only, "{}", 2, NULL, &err));
-    REFUSED(EINVAL, store_state_write(store, only, 0, "{", 1, &err));
+    REFUSED(EINVAL, store_state_write(store, only, 0, "{", 1, false, &part_no, &err));
     k = get(only);
     assert_true(k.closed);
     assert_int_equal(k.sizes[FILE_STATE], -1);
@@ -257,7 +313,7 @@ static void a_failed_take_can_be_tried_again_and_removed(void **state)
     OK(store_take_begin(store, line.id, mount_row.id, "bad", &who, &checkpoint, &action, &err));
     REFUSED(EPERM, store_take_remove(store, checkpoint, &who, &err));
     REFUSED(EINVAL, store_take_again(store, checkpoint, mount_row.id, &who, &second, &err));
-    OK(store_state_write(store, checkpoint, 0, "{", 1, &err));
+    OK(store_state_write(store, checkpoint, 0, "{", 1, false, &part_no, &err));
     OK(store_take_failed(store, checkpoint, action, ECONNREFUSED, "Neon is down", "{\"failed\":1}\n", &err));
     k = get(checkpoint);
     assert_int_equal(k.phase, PHASE_FAILED);
@@ -265,7 +321,7 @@ static void a_failed_take_can_be_tried_again_and_removed(void **state)
     assert_int_equal(k.sizes[FILE_STATE], -1);
     assert_int_equal(k.sizes[FILE_RESULT], 13);
     store_checkpoint_free(&k);
-    REFUSED(EINVAL, store_state_write(store, checkpoint, 0, "{", 1, &err));
+    REFUSED(EINVAL, store_state_write(store, checkpoint, 0, "{", 1, false, &part_no, &err));
     OK(store_take_again(store, checkpoint, mount_row.id, &who, &second, &err));
     k = get(checkpoint);
     assert_int_equal(k.phase, PHASE_TAKING);
@@ -290,11 +346,16 @@ static void a_copy_found_out_loses_what_was_sealed(void **state)
     cleanup_err struct err err = {0};
     cleanup_buf struct buf left = {0};
     struct store_checkpoint k;
+    struct store_action a = {0};
     int64_t checkpoint = take("copy", "br-a");
 
     (void)state;
     seal(checkpoint);
-    OK(store_take_failed(store, checkpoint, 0, EPERM, "a copy, use .import/", NULL, &err));
+    OK(store_take_is_copy(store, checkpoint, EPERM, "a copy, use .import/", &who, &a, &err));
+    assert_int_equal(a.kind, ACTION_DELETE); /* journalled together */
+    assert_int_equal(a.state, ACTION_QUEUED);
+    assert_int_equal(a.checkpoint, checkpoint);
+    store_action_free(&a);
     k = get(checkpoint);
     assert_int_equal(k.phase, PHASE_FAILED);
     assert_int_equal(k.sizes[FILE_STATE], -1);
@@ -302,6 +363,7 @@ static void a_copy_found_out_loses_what_was_sealed(void **state)
     assert_int_equal(k.n_calls, 0);
     assert_false(k.attempt_open);
     assert_string_equal(k.snapshot.id, "snap-copy"); /* to be deleted in Neon */
+    assert_true(k.busy_action != 0);
     store_checkpoint_free(&k);
     OK(store_read_state(store, checkpoint, 0, 100, &left, &err));
     assert_int_equal(left.len, 0);
@@ -339,7 +401,7 @@ static void the_log_is_read_by_offset(void **state)
     (void)state;
     take("two", "br-a");
     for (int i = 0; i < 20; i++)
-        OK(store_meta_put(store, one, "{}", 2, false, &who, &err));
+        OK(put_meta(one, "{}", 2, false, &err));
     OK(store_events_size(store, line.id, &size, &mtime, &err));
     OK(store_read_events(store, line.id, 0, 1 << 20, &log, &err));
     assert_int_equal(log.len, size);
@@ -364,7 +426,42 @@ static void the_log_is_read_by_offset(void **state)
         assert_non_null(json_object_get(o, "event"));
     }
     assert_true(seq > 22);
-    assert_non_null(strstr(log.data, "\"by\":{\"uid\":1000,\"user\":\"ada\",\"pid\":4711,\"command\":\"bash\",\"host\":\"h1\"}"));
+    assert_non_null(strstr(log.data,
+                           "\"by\":{\"uid\":1000,\"gid\":100,\"user\":\"ada\",\"pid\":4711,\"command\":\"bash\",\"host\":\"h1\"}"));
+}
+
+static void metrics_count_actions_and_tell_heads(void **state)
+{
+    cleanup_err struct err err = {0};
+    struct store_metrics m = {0};
+    cleanup_free char *last = NULL;
+    int64_t one;
+
+    (void)state;
+    OK(store_metrics(store, line.id, &m, &err));
+    assert_int_equal(m.n_actions, 0);
+    assert_int_equal(m.n_heads, 1); /* of a log without a line */
+    assert_null(m.heads[0].uid);
+    assert_int_equal(m.heads[0].lines, 0);
+    assert_int_equal(strspn(m.heads[0].hash, "0"), 64);
+    store_metrics_free(&m);
+    one = take("one", "br-a");
+    take("two", "br-a");
+    OK(put_meta(one, "{}", 2, false, &err));
+    OK(store_metrics(store, line.id, &m, &err));
+    assert_int_equal(m.n_actions, 1);
+    assert_string_equal(m.actions[0].kind, "take");
+    assert_int_equal(m.actions[0].n, 2);
+    assert_true(m.actions[0].ns > 0);
+    assert_int_equal(m.n_heads, 3);
+    assert_string_equal(m.heads[1].name, "one");
+    assert_string_equal(m.heads[2].name, "two");
+    assert_true(m.heads[0].lines == m.heads[1].lines + m.heads[2].lines);
+    last = sql_in(NULL, "boss", "SELECT convert_from(bytes, 'UTF8')::json->>'hash' FROM checkpointfs.events ORDER BY seq DESC LIMIT 1");
+    assert_string_equal(m.heads[0].hash, last);
+    assert_string_equal(m.heads[1].hash, last); /* the last event was about it */
+    assert_string_not_equal(m.heads[2].hash, last);
+    store_metrics_free(&m);
 }
 
 static void output_keeps_its_beginning_and_its_end(void **state)
@@ -380,35 +477,35 @@ static void output_keeps_its_beginning_and_its_end(void **state)
     int64_t checkpoint = take("one", "br-a");
 
     (void)state;
-    REFUSED(ENOENT, store_output_append(store, 999, "x", 1, &err));
-    REFUSED(ENOENT, store_output_reset(store, 999, &err));
+    REFUSED(ENOENT, store_output_append(store, 999, 0, "x", 1, &err));
+    REFUSED(ENOENT, store_output_reset(store, 999, 0, &err));
     random_bytes(bytes, n, 3);
     k = get(checkpoint);
     assert_int_equal(k.sizes[FILE_OUTPUT], -1);
     store_checkpoint_free(&k);
-    OK(store_output_reset(store, checkpoint, &err));
-    OK(store_output_append(store, checkpoint, "hello ", 6, &err));
-    OK(store_output_append(store, checkpoint, "world", 5, &err));
-    OK(store_read_output(store, checkpoint, 3, 100, &out, &err));
+    OK(store_output_reset(store, checkpoint, 0, &err));
+    OK(store_output_append(store, checkpoint, 0, "hello ", 6, &err));
+    OK(store_output_append(store, checkpoint, 0, "world", 5, &err));
+    OK(store_read_output(store, checkpoint, 0, 3, 100, &out, &err));
     assert_string_equal(out.data, "lo world");
-    OK(store_output_reset(store, checkpoint, &err));
+    OK(store_output_reset(store, checkpoint, 0, &err));
     k = get(checkpoint);
     assert_int_equal(k.sizes[FILE_OUTPUT], 0);
     store_checkpoint_free(&k);
     for (size_t off = 0; off < n; off += 100001)
-        OK(store_output_append(store, checkpoint, bytes + off, n - off < 100001 ? n - off : 100001, &err));
+        OK(store_output_append(store, checkpoint, 0, bytes + off, n - off < 100001 ? n - off : 100001, &err));
     k = get(checkpoint);
     assert_int_equal(k.sizes[FILE_OUTPUT], 2 * half + gap_len);
     store_checkpoint_free(&k);
     buf_truncate(&out, 0);
-    OK(store_read_output(store, checkpoint, 0, n, &out, &err));
+    OK(store_read_output(store, checkpoint, 0, 0, n, &out, &err));
     assert_int_equal(out.len, 2 * half + gap_len);
     assert_memory_equal(out.data, bytes, half);
     assert_memory_equal(out.data + half, gap, gap_len);
     assert_memory_equal(out.data + half + gap_len, bytes + n - half, half);
     for (size_t off = half - 5; off < half + gap_len + 5; off++) { /* wherever a read begins and ends */
         buf_truncate(&around, 0);
-        OK(store_read_output(store, checkpoint, (int64_t)off, 7, &around, &err));
+        OK(store_read_output(store, checkpoint, 0, (int64_t)off, 7, &around, &err));
         assert_int_equal(around.len, 7);
         assert_memory_equal(around.data, out.data + off, 7);
     }
@@ -427,9 +524,9 @@ static void children_are_found_by_their_parent(void **state)
     seal(one);
     k = get(one);
     OK(begin(ACTION_RESUME, one, &a, &err));
-    REFUSED(ENOENT, store_child(store, line.id, k.uid, a.id, &name, &err));
+    REFUSED(ENOENT, store_child(store, line.id, 0, k.uid, a.id, &name, &err));
     OK(seal_as(take("child", "br-a"), "{}", 2, k.uid, &err));
-    OK(store_child(store, line.id, k.uid, a.id, &name, &err));
+    OK(store_child(store, line.id, 0, k.uid, a.id, &name, &err));
     assert_string_equal(name, "child");
     store_action_free(&a);
     store_checkpoint_free(&k);
@@ -459,13 +556,16 @@ int main(void)
         T(lines_are_found_by_every_branch),
         T(a_take_from_begin_to_seal),
         T(files_are_read_back_exactly),
+        T(of_two_writers_of_meta_the_second_looks_again),
         T(a_large_state_keeps_every_byte),
         T(writes_anywhere_assemble_right),
+        T(what_nobody_wrote_is_told),
         T(a_seal_compares),
         T(a_failed_take_can_be_tried_again_and_removed),
         T(a_copy_found_out_loses_what_was_sealed),
         T(names_are_unique_among_what_exists),
         T(the_log_is_read_by_offset),
+        T(metrics_count_actions_and_tell_heads),
         T(output_keeps_its_beginning_and_its_end),
         T(children_are_found_by_their_parent),
         T(sql_users_see_who_waits_on_which_tool),

@@ -88,6 +88,45 @@ static void again_goes_on_after_failure(void **state)
     store_action_free(&a);
 }
 
+/* What nobody knew before the claim isn't known after it: plain words don't decide, and the status says so still. */
+static void a_release_puts_back_what_was(void **state)
+{
+    static const struct { enum action_state ends; const char *outcome, *state; } table[] = {
+        {ACTION_UNKNOWN, "unknown", "unknown"},
+        {ACTION_FAILED, "failed resume: exit 1", "failed"},
+    };
+    cleanup_err struct err err = {0};
+    struct store_action a = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        cleanup_free char *attempt = NULL;
+        int64_t one = take(table[i].state, "br-a");
+        struct store_checkpoint k;
+
+        seal(one);
+        OK(begin(ACTION_RESUME, one, &a, &err));
+        OK(finish(a.id, table[i].ends, EIO, table[i].outcome, false, &err));
+        store_action_free(&a);
+        for (int times = 0; times < 2; times++) {
+            OK(begin_with(ACTION_RESUME, one, APPROVE, true, &a, &err));
+            k = get(one);
+            assert_null(k.outcome);
+            store_checkpoint_free(&k);
+            OK(finish(a.id, ACTION_FAILED, EAGAIN, "", true, &err));
+            store_action_free(&a);
+            k = get(one);
+            assert_string_equal(k.outcome, table[i].outcome);
+            assert_false(k.attempt_open);
+            store_checkpoint_free(&k);
+            attempt = str_format("SELECT state FROM checkpointfs.attempts WHERE checkpoint_id = %lld", (long long)one);
+            sql_is(attempt, table[i].state);
+            free(steal_ptr(&attempt));
+            REFUSED(EALREADY, begin_with(ACTION_RESUME, one, APPROVE, false, &a, &err));
+        }
+    }
+}
+
 static void decisions_are_bound_to_arguments(void **state)
 {
     cleanup_err struct err err = {0};
@@ -106,7 +145,7 @@ static void decisions_are_bound_to_arguments(void **state)
     sql_is("SELECT count(*) FROM checkpointfs.actions WHERE kind = 'resume'", "0"); /* nothing was claimed */
     OK(begin_with(ACTION_RESUME, one, "{\"decisions\":[{\"id\":\"c1\",\"decision\":\"approve\",\"arguments_sha256\":\"aa\"}],"
                                       "\"input\":\"caf\xc3\xa9 \\u0000\"}", false, &a, &err));
-    sql_is("SELECT detail::text FROM checkpointfs.decisions WHERE call_id IS NULL", "\"caf\xc3\xa9 \\u0000\"");
+    sql_is("SELECT detail::text FROM checkpointfs.decisions WHERE call_id IS NULL", "\"caf\xc3\xa9 \xef\xbf\xbd\"");
     store_action_free(&a);
 }
 
@@ -226,12 +265,12 @@ static void deleting(void **state)
 
     (void)state;
     seal(one);
-    OK(store_output_append(store, one, "x", 1, &err));
+    OK(store_output_append(store, one, 0, "x", 1, &err));
     OK(store_take_begin(store, line.id, mount_row.id, "new", &who, &checkpoint, &action, &err));
     REFUSED(EBUSY, begin(ACTION_DELETE, checkpoint, &a, &err));
-    OK(store_meta_put(store, one, "{\"pin\":true}", 12, true, &who, &err));
+    OK(put_meta(one, "{\"pin\":true}", 12, true, &err));
     REFUSED(EPERM, begin(ACTION_DELETE, one, &a, &err));
-    OK(store_meta_put(store, one, "{\"pin\":false}", 13, true, &who, &err));
+    OK(put_meta(one, "{\"pin\":false}", 13, true, &err));
     OK(begin(ACTION_DELETE, one, &a, &err));
     REFUSED(EBUSY, begin(ACTION_RESUME, one, &b, &err));
     REFUSED(EBUSY, begin(ACTION_RESTORE, one, &b, &err));
@@ -254,7 +293,7 @@ static int add_entry(void *arg, const struct store_action_entry *x)
 {
     struct buf *b = arg;
 
-    buf_addf(b, "%lld:%lld ", (long long)x->doc_size, (long long)x->checkpoint);
+    buf_addf(b, "%lld:%d ", (long long)x->doc_size, (int)x->of_mount);
     return 0;
 }
 
@@ -282,11 +321,11 @@ static void refusals_are_journalled(void **state)
     b.checkpoint = 12345; /* deleted meanwhile */
     OK(store_action_refuse(store, &b, EPERM, "no", "{}", &last, &err));
     OK(store_actions(store, line.id, 0, add_entry, &list, &err));
-    cleanup_free char *entries = str_format("11:%lld %zu:%lld 34:0 ", (long long)one, strlen(wanted), (long long)one);
+    cleanup_free char *entries = str_format("11:0 %zu:0 34:1 ", strlen(wanted));
     assert_string_equal(list.data, entries);
     buf_truncate(&list, 0);
     OK(store_actions(store, line.id, id, add_entry, &list, &err));
-    assert_string_equal(list.data, "34:0 ");
+    assert_string_equal(list.data, "34:1 ");
     REFUSED(ENOENT, store_action(store, 999, &a, &err));
     assert_int_equal(events_named("command.refused"), 3);
 }
@@ -338,8 +377,10 @@ static void dead_mounts_are_taken_over(void **state)
     size_t n = 0;
     int64_t ck1, act1, ck2, act2;
 
+    struct store *theirs = open_again();
+
     (void)state;
-    OK(store_mount_register(store, line.id, &other, &err));
+    OK(store_mount_register(theirs, line.id, &other, &err));
     OK(store_take_begin(store, line.id, other.id, "theirs", &who, &ck1, &act1, &err));
     OK(store_take_begin(store, line.id, mount_row.id, "mine", &who, &ck2, &act2, &err));
     OK(store_mount_beat(store, other.id, &err));
@@ -358,19 +399,44 @@ static void dead_mounts_are_taken_over(void **state)
     OK(store_left_mounts(store, line.id, mount_row.id, &left, &n, &err));
     assert_true(n == 1 && left[0].left);
     store_left_free(left, n);
-    OK(store_take_over(store, other.id, mount_row.id, &list, &n, &err));
+    OK(store_take_over(store, other.id, mount_row.id, false, &list, &n, &err));
     assert_int_equal(n, 1);
     assert_int_equal(list[0].id, act1);
     assert_int_equal(list[0].mount_id, mount_row.id);
+    assert_non_null(strstr(list[0].by, "\"gid\":100,")); /* whoever asked, not whoever goes on */
     store_action_free(&list[0]);
     free(list);
-    OK(store_take_over(store, other.id, mount_row.id, &list, &n, &err));
+    OK(store_take_over(store, other.id, mount_row.id, false, &list, &n, &err));
     assert_int_equal(n, 0);
     free(list);
     OK(store_left_mounts(store, line.id, mount_row.id, &left, &n, &err));
     assert_int_equal(n, 0);
     store_left_free(left, n);
     assert_int_equal(events_named("action.taken_over"), 1);
+    store_close(theirs);
+}
+
+/* What Neon was asked stands in the event that tells of its effect, once: not in those of the agent. */
+static void an_event_tells_what_neon_was_asked(void **state)
+{
+    cleanup_err struct err err = {0};
+    struct store_action a = {0};
+    int64_t one = take("one", "br-a");
+
+    (void)state;
+    seal(one);
+    OK(begin(ACTION_REPLAY, one, &a, &err));
+    assert_int_equal(store_turn(store, a.id, &err), 1);
+    OK(store_action_step(store, a.id, "finalized", "{}",
+                         "{\"journal\":{\"steps\":[{\"step\":\"check\"},{\"step\":\"restore\",\"requests\":[{\"request_id\":\"r-1\"}]},"
+                         "{\"step\":\"finalize\",\"requests\":[{\"request_id\":\"r-2\"}]}]}}\n", NULL, &err));
+    OK(store_restore_done(store, a.id, "br-b", "br-a", "old", "ep-1", APPROVE, &err));
+    OK(finish(a.id, ACTION_DONE, 0, "finished", false, &err));
+    sql_is("SELECT count(*) FROM checkpointfs.events WHERE convert_from(bytes, 'UTF8') LIKE '%\"requests\"%'", "1");
+    sql_is("SELECT convert_from(bytes, 'UTF8')::json->>'requests' FROM checkpointfs.events WHERE convert_from(bytes, 'UTF8') LIKE"
+           " '%\"restore.finished\"%'", "[{\"request_id\":\"r-1\"},{\"request_id\":\"r-2\"}]");
+    store_action_free(&a);
+    chain_holds();
 }
 
 static void a_lease_runs_out(void **state)
@@ -378,14 +444,20 @@ static void a_lease_runs_out(void **state)
     cleanup_err struct err err = {0};
     struct store_mount other = {.host = "h2", .boot_id = "b", .pid = 5, .pid_start = 6, .mountpoint = "/m2"};
     struct store_left *left = NULL;
+    struct store_action *list = NULL;
     size_t n = 0;
     int64_t ck1, act1, ck2, act2;
 
+    struct store *theirs = open_again();
+
     (void)state;
-    OK(store_mount_register(store, line.id, &other, &err));
+    OK(store_mount_register(theirs, line.id, &other, &err));
     OK(store_take_begin(store, line.id, other.id, "theirs", &who, &ck1, &act1, &err));
     OK(store_take_begin(store, line.id, mount_row.id, "mine", &who, &ck2, &act2, &err));
-    assert_int_equal(store_turn(store, act1, &err), 1);
+    assert_int_equal(store_turn(theirs, act1, &err), 1);
+    REFUSED(ESTALE, store_turn(store, act1, &err)); /* as long as nobody took it over */
+    REFUSED(EBUSY, store_take_over(store, other.id, mount_row.id, false, &list, &n, &err));
+    OK(store_mount_beat(theirs, other.id, &err));
     cleanup_free char *out = sql_in(NULL, "boss",
                                     "UPDATE checkpointfs.mounts SET beat_at = now() - interval '1 min' WHERE host = 'h2'");
     assert_null(out);
@@ -393,7 +465,112 @@ static void a_lease_runs_out(void **state)
     assert_true(n == 1 && left[0].lease_over && !left[0].left);
     store_left_free(left, n);
     assert_int_equal(store_turn(store, act2, &err), 0); /* what it began in Neon isn't settled */
+
+    /* taken over, it can do nothing more: neither on with the action, nor live on under the old number */
+    OK(store_take_over(store, other.id, mount_row.id, false, &list, &n, &err));
+    assert_int_equal(n, 1);
+    store_action_free(&list[0]);
+    free(list);
+    REFUSED(ESTALE, store_action_step(theirs, act1, "request", "{}", NULL, NULL, &err));
+    REFUSED(ESTALE, store_take_failed(theirs, ck1, act1, EIO, "no", NULL, &err));
+    REFUSED(ESTALE, store_turn(theirs, act1, &err));
+    REFUSED(ESTALE, store_mount_beat(theirs, other.id, &err));
+    OK(store_action_step(store, act1, "request", "{}", NULL, NULL, &err));
+    OK(store_mount_register(theirs, line.id, &other, &err));
+    OK(store_mount_beat(theirs, other.id, &err));
+    store_close(theirs);
 }
+
+/* ---- what others change ------------------------------------------------------------------------------------------------ */
+
+struct heard { int checkpoints, actions, lines, logs; int64_t last_checkpoint; };
+
+static void hear(void *arg, enum store_change_kind what, int64_t row)
+{
+    struct heard *h = arg;
+
+    h->checkpoints += what == CHANGE_CHECKPOINT;
+    h->actions += what == CHANGE_ACTION;
+    h->lines += what == CHANGE_LINE;
+    h->logs += what == CHANGE_LOG;
+    if (what == CHANGE_CHECKPOINT)
+        h->last_checkpoint = row;
+}
+
+static void changes_are_told_in_order(void **state)
+{
+    cleanup_err struct err err = {0};
+    struct store_feed *feed = NULL;
+    struct heard h = {0};
+    int64_t n = 0;
+    int64_t ck, act;
+
+    (void)state;
+    OK(store_feed_open(store, line.id, &feed, &n, &err));
+    assert_int_equal(store_feed_wait(feed, 0), 0);
+    OK(store_take_begin(store, line.id, mount_row.id, "one", &who, &ck, &act, &err));
+    assert_int_equal(store_feed_wait(feed, 5000), 1);
+    OK(store_feed_read(feed, n, hear, &h, &n, &err));
+    assert_true(h.checkpoints > 0 && h.actions > 0 && h.logs > 0);
+    assert_int_equal(h.last_checkpoint, ck);
+    h = (struct heard){0};
+    OK(store_feed_read(feed, n, hear, &h, &n, &err)); /* nothing twice */
+    assert_int_equal(h.checkpoints + h.actions + h.lines + h.logs, 0);
+    OK(store_rename(store, ck, "two", &who, &err));
+    OK(store_feed_read(feed, n, hear, &h, &n, &err));
+    assert_int_equal(h.last_checkpoint, ck);
+    cleanup_free char *out = sql_in(NULL, "boss", "UPDATE checkpointfs.changes SET at = now() - interval '1 hour'");
+    assert_null(out);
+    cleanup_free char *marks = sql_in(NULL, "boss", "UPDATE checkpointfs.commits SET at = now() - interval '1 hour'");
+    assert_null(marks);
+    OK(store_changes_trim(store, line.id, &err));
+    sql_is("SELECT count(*) FROM checkpointfs.commits", "1"); /* the trim's own */
+    REFUSED(ESTALE, store_feed_read(feed, 0, hear, &h, &n, &err)); /* no longer kept */
+    store_feed_close(feed);
+}
+
+/* ---- workers ------------------------------------------------------------------------------------------------------------ */
+
+static void a_decision_finds_its_worker(void **state)
+{
+    cleanup_err struct err err = {0};
+    struct store *theirs = open_again();
+    struct store_mount worker = {.host = "w1", .boot_id = "b", .pid = 5, .pid_start = 6, .mountpoint = "/w", .can_resume = true};
+    struct store_begin b = {.kind = ACTION_RESUME, .line_id = line.id, .mount_id = mount_row.id, .worker = "any", .command = "approve",
+                            .decisions = APPROVE, .who = &who};
+    struct store_action a = {0};
+    struct store_action *list = NULL;
+    size_t n = 0;
+    int64_t cancelled = 0;
+
+    (void)state;
+    b.checkpoint = take("one", "br-a");
+    seal(b.checkpoint);
+    cleanup_free char *none = sql_in(NULL, "boss", "UPDATE checkpointfs.mounts SET can_resume = false");
+    assert_null(none);
+    REFUSED(EOPNOTSUPP, store_action_begin(store, &b, &a, &err));
+    OK(store_mount_register(theirs, line.id, &worker, &err));
+    b.worker = "w2";
+    REFUSED(EOPNOTSUPP, store_action_begin(store, &b, &a, &err));
+    b.worker = "w1";
+    OK(store_action_begin(store, &b, &a, &err));
+    assert_int_equal(a.mount_id, worker.id);
+    assert_true(a.assigned);
+    REFUSED(ESTALE, store_accept(store, a.id, &err)); /* not ours */
+    OK(store_cancel(store, b.checkpoint, 0, &cancelled, &err));
+    assert_int_equal(cancelled, a.id);
+    OK(store_told(theirs, worker.id, &list, &n, &err));
+    assert_true(n == 1 && list[0].id == a.id && list[0].assigned && list[0].cancel);
+    assert_non_null(list[0].decisions);
+    store_action_free(&list[0]);
+    free(list);
+    assert_int_equal(store_accept(theirs, a.id, &err), 1);
+    assert_int_equal(store_accept(theirs, a.id, &err), 0); /* once */
+    store_action_free(&a);
+    store_close(theirs);
+}
+
+
 
 /* ---- races ----------------------------------------------------------------------------------------------------------- */
 
@@ -488,7 +665,7 @@ static void *log_much(void *arg)
 
     pthread_barrier_wait(r->start);
     for (int i = 0; i < 40 && r->result == 0; i++)
-        r->result = i % 2 ? store_meta_put(store, r->checkpoint, "{}", 2, false, &who, NULL)
+        r->result = i % 2 ? put_meta(r->checkpoint, "{}", 2, false, NULL)
                           : store_action_step(store, r->action, "s", "{}", "{}", "busy", NULL);
     return NULL;
 }
@@ -511,6 +688,7 @@ static void the_log_has_no_gaps(void **state)
     sql_is("SELECT bool_and(ok) FROM (SELECT sum(octet_length(bytes)) = max(history_off + octet_length(bytes)) AS ok"
            " FROM checkpointfs.events WHERE checkpoint_id IS NOT NULL GROUP BY checkpoint_id) x", "t");
     sql_is("SELECT count(*) FROM checkpointfs.events WHERE convert_from(bytes, 'UTF8')::json->>'seq' <> seq::text", "0");
+    chain_holds();
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, open_store, close_store)
@@ -519,7 +697,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(a_decision_is_claimed_once),
-        T(again_goes_on_after_failure),
+        T(again_goes_on_after_failure), T(a_release_puts_back_what_was),
         T(decisions_are_bound_to_arguments),
         T(a_restore_moves_the_line),
         T(what_a_restore_refuses),
@@ -528,7 +706,10 @@ int main(void)
         T(refusals_are_journalled),
         T(a_restore_passes_and_fails_queued_takes),
         T(dead_mounts_are_taken_over),
+        T(an_event_tells_what_neon_was_asked),
         T(a_lease_runs_out),
+        T(changes_are_told_in_order),
+        T(a_decision_finds_its_worker),
         T(exactly_one_wins),
         T(the_log_has_no_gaps),
     };

@@ -76,7 +76,7 @@ class Load:
 def test_fifty_writers_and_two_hundred_readers(build):
     binary = ROOT / "build" / build / "checkpointfs"
     assert binary.exists(), f"make test builds {binary}"
-    with Mount(binary=binary, operation_ms=2) as a, Second(a) as b:
+    with Mount(binary=binary, operation_ms=2, emulator=["--snapshots=100000"]) as a, Second(a) as b:
         load = Load([a, b])
         load.run()
         assert len(load.taken) > WRITERS and load.reads > READERS

@@ -426,8 +426,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {T(the_latest_is_by_sequence), T(calls_by_their_ids), T(actions_by_their_names), T(temporaries),
                                        T(no_room_for_temporaries), T(an_older_answer_takes_no_bytes_back),
-                                       T(another_take_has_another_state), T(runs_in_step_order), T(runs_without_steps), T(listing_over_changes),
-                                       T(pictures), T(a_long_run)};
+                                       T(another_take_has_another_state), T(runs_in_step_order), T(runs_without_steps),
+                                       T(listing_over_changes), T(pictures), T(a_long_run)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,7 @@ struct run {
     int code;
     char *message;
 
+    struct run *turn_prev, *turn_next; /* in engine.queue, under engine.queueing */
     UT_hash_handle hh;      /* in engine.runs, or engine.watched */
 };
 
@@ -71,6 +72,9 @@ struct engine {
     bool uri_old; /* another mount has made another branch active: to be asked for again */
     char *neon_trouble;     /* NULL = Neon answered last time */
     char *store_trouble;    /* NULL = the store lives; else why it was lost */
+
+    pthread_mutex_t queueing; /* protects queue; a leaf */
+    struct run *queue;       /* runs of this mount that wait for the project's turn, the next one first: turn.c */
 
     pthread_mutex_t knowing; /* protects known; a leaf */
     struct secrets known;    /* masking.c */
@@ -201,12 +205,9 @@ struct asking {
 void asking_of(struct asking *a, struct neon_call *call);
 /* Takes the present step's requests out of r->data again, for what keeps them elsewhere; NULL = none. */
 json_t *journal_take_requests(struct run *r);
-/* Waits for the project's turn. -ESTALE, -ECANCELED (stopping, or somebody cancelled it). */
-int journal_turn(struct run *r, struct err *e);
 #define CANCELLED_UNDONE "cancelled before anything was done"
 /* Nothing was done: the attempt is what it was before, open or in need of `again`. */
 #define NOT_USED "the decision wasn't used: write it again"
-void journal_turn_release(struct run *r);
 const char *data_get(const struct run *r, const char *key);
 int data_set(struct run *r, const char *key, const char *value);
 int data_set_int(struct run *r, const char *key, int64_t value);
@@ -221,6 +222,11 @@ bool journal_again(struct run *r, int code, const struct err *e, int *tries);
 int journal_was_done(struct run *r, int code, int tries, struct err *e);
 /* Whether the action is still unsettled and this mount's: asked before something is taken away for its sake. */
 bool journal_owns(struct run *r);
+
+/* ---- turn.c ---- */
+/* Waits for the project's turn. -ESTALE, -ECANCELED (stopping, or somebody cancelled it). */
+int journal_turn(struct run *r, struct err *e);
+void journal_turn_release(struct run *r);
 
 /* ---- seal.c ---- */
 /* Tells the other mounts of what was written to states under way since they were told last. */

@@ -67,6 +67,7 @@ static void destroy(struct engine *g)
     free(g->neon_trouble);
     free(g->store_trouble);
     pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->queueing);
     pthread_mutex_destroy(&g->knowing);
     pthread_mutex_destroy(&g->renewing);
     pthread_mutex_destroy(&g->refresh);
@@ -90,6 +91,7 @@ static struct engine *engine_new(const struct engine_config *config)
     if (gethostname(g->host, sizeof(g->host) - 1) < 0)
         strcpy(g->host, "localhost");
     pthread_mutex_init(&g->lock, NULL);
+    pthread_mutex_init(&g->queueing, NULL);
     pthread_mutex_init(&g->knowing, NULL);
     pthread_mutex_init(&g->renewing, NULL);
     pthread_mutex_init(&g->refresh, NULL);

@@ -10,7 +10,6 @@
 #include "util/text.h"
 
 #define STORE_RETRY_MS 500
-#define TURN_POLL_MS 40
 
 bool store_away(int code)
 {
@@ -363,35 +362,4 @@ bool journal_owns(struct run *r)
 
     store_action_free(&a);
     return owns;
-}
-
-int journal_turn(struct run *r, struct err *e)
-{
-    cleanup_err struct err own = {0};
-    int tries = 0;
-
-    e = e ? e : &own;
-    for (;;) {
-        int got = store_turn(r->g->c.store, r->action, e);
-
-        if (got == 1)
-            return 0;
-        if (run_leaves(r))
-            return err_set(e, ECANCELED, "the mount is being unmounted, or has lost the action");
-        if (atomic_load(&r->cancelled))
-            return err_set(e, ECANCELED, CANCELLED_UNDONE);
-        if (got == 0)
-            clock_sleep_ms(TURN_POLL_MS);
-        else if (!journal_again(r, got, e, &tries))
-            return got;
-    }
-}
-
-void journal_turn_release(struct run *r)
-{
-    cleanup_err struct err e = {0};
-
-    /* A turn that can't be given back is void once its action is settled. */
-    if (store_turn_release(r->g->c.store, r->action, &e) < 0)
-        log_warn("action %s keeps the project's turn until it is settled: %s", r->uid, err_text(&e));
 }

@@ -15,10 +15,12 @@ void engine_changed(struct engine *g, struct index_change *change)
     index_change_clear(change);
 }
 
-static int put_action(void *arg, const struct store_action_entry *a)
+static int refresh_action(struct engine *g, int64_t action, struct err *e)
 {
-    index_action_put(arg, a);
-    return 1; /* the one that was asked for */
+    struct store_action_entry a;
+    int r = store_action_entry(g->c.store, action, &a, e);
+
+    return r > 0 ? index_action_put(g->c.index, &a) : r;
 }
 
 /* Index and store under one lock, so that an older answer never replaces a newer one. */
@@ -38,8 +40,8 @@ static int refresh_locked(struct engine *g, int64_t checkpoint, int64_t action, 
     if (r == -ENOENT)
         r = 0;
     if (r == 0 && action)
-        r = store_actions(g->c.store, g->line_id, action - 1, put_action, g->c.index, e);
-    if (r >= 0)
+        r = refresh_action(g, action, e);
+    if (r == 0)
         r = store_events_size(g->c.store, g->line_id, &size, &mtime, e);
     if (r == 0)
         index_set_events(g->c.index, size, mtime);
@@ -157,7 +159,7 @@ int engine_reload(struct engine *g, struct err *e)
     if (r == 0 && l.reloading)
         remove_gone(&l);
     if (r == 0)
-        r = store_actions(g->c.store, g->line_id, 0, load_action, &l, &why);
+        r = store_actions(g->c.store, g->line_id, load_action, &l, &why);
     if (r == 0)
         r = refresh_locked(g, 0, 0, NULL, &why);
     g->loaded = g->loaded || r == 0;

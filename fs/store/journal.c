@@ -226,6 +226,17 @@ int store_leftover_deleted(struct store *s, const char *uid, const char *what, c
     "(kind IN ('prune', 'undo', 'adopt') OR (kind = 'delete' AND command IS DISTINCT FROM '" DISCARD_COMMAND "')"                 \
     " OR (checkpoint_id IS NULL AND state = 'refused'))"
 
+#define ENTRIES "SELECT id, uid, doc_size, changed_at, " OF_MOUNT " FROM checkpointfs.actions WHERE doc IS NOT NULL AND "
+
+static struct store_action_entry entry_of(const PGresult *res, int row)
+{
+    struct store_action_entry x = {.id = col_int(res, row, 0), .doc_size = col_int(res, row, 2), .changed_at = col_int(res, row, 3),
+                                   .of_mount = col_bool(res, row, 4)};
+
+    snprintf(x.uid, sizeof(x.uid), "%s", col_text(res, row, 1));
+    return x;
+}
+
 struct list_args {
     int64_t line_id;
     int64_t after;
@@ -241,19 +252,14 @@ static int list_fn(struct conn *c, void *arg, struct err *e)
 
     do {
         cleanup_result PGresult *res = NULL;
-        int r = q(c, &res, e,
-                  "SELECT id, uid, doc_size, changed_at, " OF_MOUNT " FROM checkpointfs.actions WHERE line_id = $1"
-                  " AND id > $2 AND doc IS NOT NULL ORDER BY id LIMIT 10000",
-                  "ii", a->line_id, a->after);
+        int r = q(c, &res, e, ENTRIES "line_id = $1 AND id > $2 ORDER BY id LIMIT 10000", "ii", a->line_id, a->after);
 
         if (r)
             return r;
         rows = PQntuples(res);
         for (int i = 0; i < rows; i++) {
-            struct store_action_entry x = {.id = col_int(res, i, 0), .doc_size = col_int(res, i, 2),
-                                           .changed_at = col_int(res, i, 3), .of_mount = col_bool(res, i, 4)};
+            struct store_action_entry x = entry_of(res, i);
 
-            snprintf(x.uid, sizeof(x.uid), "%s", col_text(res, i, 1));
             a->stopped = a->each(a->arg, &x);
             if (a->stopped)
                 return 0;
@@ -263,13 +269,42 @@ static int list_fn(struct conn *c, void *arg, struct err *e)
     return 0;
 }
 
-int store_actions(struct store *s, int64_t line_id, int64_t after, int (*each)(void *arg, const struct store_action_entry *a),
-                  void *arg, struct err *e)
+int store_actions(struct store *s, int64_t line_id, int (*each)(void *arg, const struct store_action_entry *a), void *arg,
+                  struct err *e)
 {
-    struct list_args a = {.line_id = line_id, .after = after, .each = each, .arg = arg};
+    struct list_args a = {.line_id = line_id, .each = each, .arg = arg};
     int r = store_tx(s, TX_READ_LONG, list_fn, &a, e);
 
     return r ? r : a.stopped;
+}
+
+struct entry_args {
+    int64_t id;
+    struct store_action_entry found;
+    bool is;
+};
+
+static int entry_fn(struct conn *c, void *arg, struct err *e)
+{
+    struct entry_args *a = arg;
+    cleanup_result PGresult *res = NULL;
+    int r = q(c, &res, e, ENTRIES "id = $1", "i", a->id);
+
+    a->is = r == 0 && PQntuples(res) > 0;
+    if (a->is)
+        a->found = entry_of(res, 0);
+    return r;
+}
+
+int store_action_entry(struct store *s, int64_t id, struct store_action_entry *ret, struct err *e)
+{
+    struct entry_args a = {.id = id};
+    int r = store_tx(s, TX_ONE_READ, entry_fn, &a, e);
+
+    if (r)
+        return r;
+    *ret = a.found;
+    return a.is;
 }
 
 /* ---- taking over ----------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 
 #define CONNECT_MS 2000
 #define STARTING_PAUSE_MS 50
+#define KEPT_PART 3 /* a third of the connections */
 
 /* The session's settings. Not in the `options` parameter, which connection poolers refuse. What a write was answered for has to outlive
  * the server: a server that commits without waiting for its log is told to wait, one that waits for more is left as it is. A mount that
@@ -205,29 +206,30 @@ int pool_connect(struct store *s, struct conn *c, struct err *e)
     return connect_one(s, c, e);
 }
 
-static struct conn *find_free(struct store *s)
+static struct conn *find_free(struct store *s, bool patient)
 {
-    struct conn *unconnected = NULL;
+    struct conn *connected = NULL, *unconnected = NULL;
+    int n = 0;
 
-    for (int i = 0; i < s->n; i++) {
+    for (int i = s->n; i-- > 0;) {
         if (s->conns[i].in_use)
             continue;
-        if (s->conns[i].pg)
-            return &s->conns[i];
-        if (!unconnected)
-            unconnected = &s->conns[i];
+        n++;
+        *(s->conns[i].pg ? &connected : &unconnected) = &s->conns[i];
     }
-    return unconnected;
+    if (patient && n <= s->n / KEPT_PART)
+        return NULL;
+    return connected ? connected : unconnected;
 }
 
-int pool_checkout(struct store *s, int64_t deadline_ms, struct conn **ret, struct err *e)
+int pool_checkout(struct store *s, bool patient, int64_t deadline_ms, struct conn **ret, struct err *e)
 {
     struct timespec until = {.tv_sec = deadline_ms / 1000, .tv_nsec = (long)(deadline_ms % 1000) * 1000000L};
     struct conn *c;
     int r = 0;
 
     pthread_mutex_lock(&s->lock);
-    while (!(c = find_free(s)) && r == 0)
+    while (!(c = find_free(s, patient)) && r == 0)
         r = pthread_cond_timedwait(&s->freed, &s->lock, &until);
     if (c) {
         c->in_use = true;
@@ -237,7 +239,7 @@ int pool_checkout(struct store *s, int64_t deadline_ms, struct conn **ret, struc
     }
     pthread_mutex_unlock(&s->lock);
     if (!c)
-        return err_set(e, ETIMEDOUT, "all %d connections to the store stayed busy", s->n);
+        return err_set(e, ETIMEDOUT, "the %d connections to the store stayed busy", s->n);
     if (c->pg && !fresh(c))
         drop(c);
     r = c->pg ? 0 : connect_one(s, c, e);
@@ -255,6 +257,6 @@ void pool_checkin(struct store *s, struct conn *c)
         drop(c);
     pthread_mutex_lock(&s->lock);
     c->in_use = false;
-    pthread_cond_signal(&s->freed);
+    pthread_cond_broadcast(&s->freed); /* not each of those who wait may have it */
     pthread_mutex_unlock(&s->lock);
 }

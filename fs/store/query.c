@@ -354,6 +354,12 @@ static bool writes(enum tx_mode mode)
     return mode == TX_WRITE || mode == TX_WRITE_LONG || mode == TX_BOUNDED;
 }
 
+/* What may be at it for long, or wait for what others have locked, and nobody waits for in a hurry. */
+static bool patient(enum tx_mode mode)
+{
+    return mode == TX_WRITE || mode == TX_WRITE_LONG || mode == TX_READ_LONG;
+}
+
 /* What a transaction can be asked about by when the answer to its COMMIT is lost. */
 struct mark {
     char *token;    /* of its row in `commits`; NULL = it wrote nothing, or may be run again in any case. Owned */
@@ -463,7 +469,7 @@ static int ask_outcome(struct store *s, const struct mark *m, int64_t deadline_m
     for (;;) {
         cleanup_err struct err why = {0};
         struct conn *c = NULL;
-        int r = pool_checkout(s, deadline_ms, &c, &why);
+        int r = pool_checkout(s, false, deadline_ms, &c, &why);
 
         if (r == 0) {
             r = ask_once(c, m, &why);
@@ -519,7 +525,7 @@ static int tx(struct store *s, enum tx_mode mode, tx_fn fn, void *arg, struct er
         struct conn *c = NULL;
         enum again again = AGAIN_NO;
         __attribute__((cleanup(mark_free))) struct mark mark = {0};
-        int r = pool_checkout(s, deadline, &c, &why);
+        int r = pool_checkout(s, patient(mode), deadline, &c, &why);
 
         if (r == 0) {
             c->bounded = mode == TX_BOUNDED;

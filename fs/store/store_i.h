@@ -51,8 +51,9 @@ struct store {
 /* Reads a connection string and makes an unconnected pool. -EINVAL (the text doesn't quote it), -ENOMEM. */
 int pool_new(const char *conninfo, int connections, struct store **ret, struct err *e);
 void pool_free(struct store *s);
-/* Waits until `deadline_ms` for a free connection, and connects it where needed. */
-int pool_checkout(struct store *s, int64_t deadline_ms, struct conn **ret, struct err *e);
+/* Waits until `deadline_ms` for a free connection, and connects it where needed. Whoever is `patient` leaves a third of them to those who
+ * hold a directory, or keep the lease, or only read. */
+int pool_checkout(struct store *s, bool patient, int64_t deadline_ms, struct conn **ret, struct err *e);
 void pool_checkin(struct store *s, struct conn *c);
 /* Connects one that is not of the pool, with the same settings; PQfinish it. */
 int pool_connect(struct store *s, struct conn *c, struct err *e);

@@ -196,9 +196,10 @@ int store_action(struct store *s, int64_t id, struct store_action *ret, struct e
 /* An index row of `.control/actions/`. `of_mount`: it was written to a file of .control/, or is a refusal that concerns no checkpoint:
  * .control/result shows it. */
 struct store_action_entry { int64_t id; char uid[32]; int64_t doc_size; int64_t changed_at; bool of_mount; };
-/* All actions of the line with id > after and a doc, in order. */
-int store_actions(struct store *s, int64_t line_id, int64_t after, int (*each)(void *arg, const struct store_action_entry *a),
-                  void *arg, struct err *e);
+/* All actions of the line that have a doc, in order, until `each` returns something else than 0, which is returned then. */
+int store_actions(struct store *s, int64_t line_id, int (*each)(void *arg, const struct store_action_entry *a), void *arg, struct err *e);
+/* One of them: 1; 0 there is none, or it has no doc (yet). */
+int store_action_entry(struct store *s, int64_t id, struct store_action_entry *ret, struct err *e);
 
 /* A mount that left unsettled actions behind. */
 struct store_left { int64_t mount_id; char *host; char *boot_id; pid_t pid; int64_t pid_start; bool lease_over; bool left; };

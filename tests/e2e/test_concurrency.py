@@ -32,12 +32,13 @@ class Load:
         while self.going():
             m, name = self.mounts[(n + k) % 2], f"w{n}-{k}"
             k += 1
+            began = time.monotonic()
             try:
                 os.mkdir(m / name)
                 (m / name / "state.json").write_bytes(STATE.read_bytes().replace(b"DB Admin", f"Writer {n:03}".encode()[:8]))
                 self.taken.append((name, n))
             except OSError as e:
-                self.wrong.append((name, e))
+                self.wrong.append((name, e, f"after {time.monotonic() - began:.1f} s"))
 
     def read(self, n):
         chance = random.Random(n)

@@ -43,13 +43,14 @@ def waits(pid):
 
 
 class SlowSeals:
-    """No seal ends: another transaction has locked what it writes."""
+    """No seal ends: another transaction has locked what it writes: under the line's lock, or before it takes that."""
 
-    def __init__(self, m):
+    def __init__(self, m, table="calls"):
+        self.table = table
         self.store = psycopg.connect(json.loads((m.dir / "env.json").read_text())["store_owner"])
 
     def __enter__(self):
-        self.store.execute("LOCK TABLE checkpointfs.calls IN EXCLUSIVE MODE")
+        self.store.execute(f"LOCK TABLE checkpointfs.{self.table} IN EXCLUSIVE MODE")
         return self
 
     def __exit__(self, *exc):
@@ -91,6 +92,19 @@ def test_wait_does_not_wait_for_a_writer_whose_child_has_closed(m):
         subprocess.run(["true"], stdout=f, check=True)
         assert m.wait("held-open") == "writing"
     assert m.wait("held-open") == "waiting (1 call)"
+
+
+def test_seals_that_do_not_end_leave_connections_to_those_who_hold_a_directory(m):
+    """There are fewer connections than seals."""
+    paths = [unsealed(m, f"sealing-{i}") for i in range(16)]
+    with SlowSeals(m, "state_chunks"):
+        for path in paths:
+            path.write_bytes(STATE.read_bytes())
+        assert [m.status(path.parent.name) for path in paths] == ["writing"] * 16
+        os.mkdir(m / "beside")
+        os.rename(m / "beside", m / "quickly")
+    assert m.wait("quickly") == "saved (database only)"
+    assert [m.wait(path.parent.name) for path in paths] == ["waiting (1 call)"] * 16
 
 
 def test_readers_that_wait_for_a_seal_are_answered_when_the_mount_leaves():
@@ -208,6 +222,31 @@ def test_twenty_waiting_writers_leave_the_mount_as_quick_and_each_can_be_killed(
             w.send_signal(sig)
             assert w.wait(DEADLINE) == -sig
         assert all(m.status(f"many-{i}").startswith("writing") for i in range(20))
+
+
+def asked(m, seconds=4):
+    """How often the store is asked in that time whose turn it is."""
+    def looks():
+        return store.execute("SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relname = 'turns'").fetchone()[0]
+    with psycopg.connect(json.loads((m.dir / "env.json").read_text())["store_owner"], autocommit=True) as store:
+        before = looks()
+        time.sleep(seconds)
+        return looks() - before
+
+
+def test_of_many_takes_that_wait_only_the_foremost_keeps_asking_for_its_turn(m):
+    """Else the store answers little else, and mkdir may find no connection in its 2 s."""
+    names = [f"line-{i}" for i in range(60)]
+    with m.held(NEON_SNAPSHOT):
+        for name in names[:4]:
+            os.mkdir(m / name)
+        few = asked(m)
+        for name in names[4:]:
+            os.mkdir(m / name)
+        many = asked(m)
+    assert few > 0 and many < 8 * few, (many, few)
+    for name in names:
+        assert m.wait(name) == "saved (database only)"
 
 
 # -- a store that doesn't answer

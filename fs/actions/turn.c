@@ -16,8 +16,8 @@
 /* Whether it goes before takes; the store's `blocks_takes`. */
 static bool replaces(const struct run *r)
 {
-    return !r->of_branch && (r->kind == ACTION_RESTORE || r->kind == ACTION_REPLAY || r->kind == ACTION_UNDO ||
-                             r->kind == ACTION_ADOPT || r->kind == ACTION_PROMOTE);
+    return r->kind == ACTION_RESTORE || r->kind == ACTION_UNDO || r->kind == ACTION_ADOPT || r->kind == ACTION_PROMOTE ||
+           (r->kind == ACTION_REPLAY && !r->of_branch);
 }
 
 static int by_turn(const struct run *a, const struct run *b)

@@ -239,7 +239,8 @@ int pool_checkout(struct store *s, bool patient, int64_t deadline_ms, struct con
     }
     pthread_mutex_unlock(&s->lock);
     if (!c)
-        return err_set(e, ETIMEDOUT, "the %d connections to the store stayed busy", s->n);
+        return err_set(e, ETIMEDOUT, "the mount's %d connections to the store stayed busy: what they wait for is in its pg_stat_activity",
+                       s->n);
     if (c->pg && !fresh(c))
         drop(c);
     r = c->pg ? 0 : connect_one(s, c, e);

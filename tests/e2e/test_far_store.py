@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from copied import copy_checkpoint
 from emulator import wait_until
 from killing import Field
 from mount import DEADLINE
@@ -12,12 +13,6 @@ from proxied import StoreProxy
 
 MANY = 60  # each is read with a handful of answers, one after the other: together they take longer than a store may be silent
 AWAY = 0.02
-
-# Copies of a checkpoint in the store alone: so many real takes would take longer than the test.
-COPIES = f"""
-INSERT INTO checkpointfs.checkpoints SELECT (jsonb_populate_record(c, jsonb_build_object('id', nextval('checkpointfs.checkpoints_id_seq'),
-  'uid', 'ck-copy-' || n, 'name', 'copy-' || n, 'taken_name', 'copy-' || n, 'seq', c.seq + 1000000 + n, 'result_action', 0,
-  'result_bytes', -1))).* FROM checkpointfs.checkpoints c, generate_series(1, {MANY}) n WHERE c.name = 'first'"""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -29,7 +24,7 @@ def test_a_store_that_answers_is_not_lost_however_much_there_is_to_read():
         os.mkdir(m / "first")
         m.wait("first")
         said = set()
-        f.sql(COPIES)
+        copy_checkpoint(f.owner, "first", MANY, "'copy-' || n", seq="c.seq + 1000000 + n")
 
         def shown():
             said.update(line for line in m.read(".control/health").splitlines() if line.startswith("store: "))

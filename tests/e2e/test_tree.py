@@ -9,9 +9,9 @@ import subprocess
 import threading
 import time
 
-import psycopg
 import pytest
 
+from copied import copy_checkpoint
 from emulator import wait_until
 from mount import DEADLINE, SAMPLES, STATE, Mount, shell
 from restoring import SNAPSHOT
@@ -196,22 +196,12 @@ def test_wait_after_a_write_waits_for_the_seal(m):
 
 
 MANY = 5000
-COPY = {"uid": "'ck-' || lpad(to_hex(n), 20, '0')", "name": "'many-' || lpad(n::text, 5, '0')", "taken_name": "'many-' || lpad(n::text, 5, '0')",
-        "id": "nextval('checkpoints_id_seq')", "seq": "nextval('actions_id_seq')", "attempt_id": "0"}
-
-
 @pytest.fixture(scope="module")
 def many(m):
     """Thousands of sealed checkpoints, copied in the store from one that was taken."""
     m.take("template", b'{"a": 1}')
     m.settled(["template"])
-    conninfo = json.loads((m.dir / "env.json").read_text())["store_owner"]
-    with psycopg.connect(conninfo, autocommit=True) as db:
-        db.execute("SET search_path = checkpointfs")
-        columns = [r[0] for r in db.execute("SELECT column_name FROM information_schema.columns WHERE table_schema = 'checkpointfs'"
-                                            " AND table_name = 'checkpoints' ORDER BY ordinal_position")]
-        db.execute(f"INSERT INTO checkpoints ({', '.join(columns)}) SELECT {', '.join(COPY.get(c, 'c.' + c) for c in columns)}"
-                   f" FROM checkpoints c, generate_series(1, {MANY}) n WHERE c.name = 'template'")
+    copy_checkpoint(json.loads((m.dir / "env.json").read_text())["store_owner"], "template", MANY, "'many-' || lpad(n::text, 5, '0')")
     m.remount()
     yield m
 

@@ -7,9 +7,9 @@ import stat
 import threading
 import xml.dom.minidom
 
-import psycopg
 import pytest
 
+from copied import copy_checkpoint
 from mount import SAMPLES, Mount, shell
 from restoring import tidy
 
@@ -273,22 +273,12 @@ def test_read_only_shows_the_same(m, run):
 
 
 MANY_RUNS, PER_RUN = 2000, 5
-COPY = {"id": "nextval('checkpoints_id_seq')", "uid": "'ck-' || lpad(to_hex(n), 20, '0')", "name": "'many-' || lpad(n::text, 6, '0')",
-        "taken_name": "'many-' || lpad(n::text, 6, '0')", "seq": "nextval('actions_id_seq')", "attempt_id": "0", "result_action": "0",
-        "result_bytes": "-1", "result_at": "0", "run_id": f"'many-' || n % {MANY_RUNS}", "snapshot_id": "'copy-' || n"}
-
-
 @pytest.fixture(scope="module")
 def many(m):
     m.take("template", PLAIN)
     m.settled(["template"])
-    conninfo = json.loads((m.dir / "env.json").read_text())["store_owner"]
-    with psycopg.connect(conninfo, autocommit=True) as db:
-        db.execute("SET search_path = checkpointfs")
-        columns = [r[0] for r in db.execute("SELECT column_name FROM information_schema.columns WHERE table_schema = 'checkpointfs'"
-                                            " AND table_name = 'checkpoints' ORDER BY ordinal_position")]
-        db.execute(f"INSERT INTO checkpoints ({', '.join(columns)}) SELECT {', '.join(COPY.get(c, 'c.' + c) for c in columns)}"
-                   f" FROM checkpoints c, generate_series(1, {MANY_RUNS * PER_RUN}) n WHERE c.name = 'template'")
+    copy_checkpoint(json.loads((m.dir / "env.json").read_text())["store_owner"], "template", MANY_RUNS * PER_RUN,
+                    "'many-' || lpad(n::text, 6, '0')", run_id=f"'many-' || n % {MANY_RUNS}", snapshot_id="'copy-' || n")
     m.remount()
     yield m
 
